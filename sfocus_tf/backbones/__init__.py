@@ -1,0 +1,5 @@
+"""Image classifiers by name, ending in class scores (logits), with their preprocessing inside."""
+
+from sfocus_tf.backbones.registry import create, names
+
+__all__ = ["create", "names"]

@@ -1,0 +1,9 @@
+"""Data sets by name, as batches for training and evaluation."""
+
+from sfocus_tf.data.files import CorruptPictureError
+from sfocus_tf.data.load import load, names
+from sfocus_tf.data.pipeline import AUGMENTATIONS, Data
+from sfocus_tf.data.source import Source
+from sfocus_tf.data.tfds_source import DataUnavailableError
+
+__all__ = ["AUGMENTATIONS", "CorruptPictureError", "Data", "DataUnavailableError", "Source", "load", "names"]

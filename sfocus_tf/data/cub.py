@@ -1,0 +1,105 @@
+"""CUB-200-2011 as it is unpacked from its archive: `CUB_200_2011/images.txt`, ...; with the birds' boxes.
+
+Source: Wah et al., "The Caltech-UCSD Birds-200-2011 Dataset", CNS-TR-2011-001.
+"""
+
+import pathlib
+
+import numpy as np
+import PIL.Image
+import tensorflow as tf
+
+from sfocus_tf.data.files import existing_folder, readable
+from sfocus_tf.data.source import Record, Source, decode, indexed_keys, part_of
+
+_EXPECTED = "the folder that has CUB_200_2011 in it, or CUB_200_2011 itself"
+
+
+def find_folder(data_dir: str | pathlib.Path | None) -> pathlib.Path | None:
+    """The folder with `images.txt` in or below `data_dir`, or `None`."""
+    if not data_dir:
+        return None
+    root = pathlib.Path(data_dir).expanduser()
+    for folder in (root, root / "CUB_200_2011"):
+        if (folder / "images.txt").is_file() and (folder / "train_test_split.txt").is_file():
+            return folder
+    return None
+
+
+def source(
+    data_dir: str | pathlib.Path, split: str, validation_fraction: float = 0.0, skip_corrupt: bool = False
+) -> Source:
+    """One split of CUB-200-2011, by its own `train_test_split.txt`.
+
+    Args:
+        data_dir: the folder that has `CUB_200_2011` in it, or that folder itself.
+        split: "train", "validation" (held out of `train`) or "test".
+        validation_fraction: share of `train` held out, in [0, 1).
+        skip_corrupt: leave corrupt pictures out instead of raising.
+
+    Returns:
+        The source; each picture has one box.
+
+    Raises:
+        FileNotFoundError: the folder or one of its files is missing.
+        ValueError: a line that cannot be read, or a box outside its picture.
+        CorruptPictureError: a picture cannot be decoded.
+    """
+    existing_folder("data_dir", data_dir, _EXPECTED)
+    root = find_folder(data_dir)
+    if root is None:
+        raise FileNotFoundError(f"data_dir={str(data_dir)!r} has no CUB_200_2011/images.txt. Expected {_EXPECTED}.")
+    files, labels, boxes, trains = (
+        _table(root / name) for name in ("images.txt", "image_class_labels.txt", "bounding_boxes.txt", _SPLIT)
+    )
+    classes = _table(root / "classes.txt")
+    numbering = {number: label for label, number in enumerate(classes)}
+    ids = [number for number in files if (trains[number][0] == "1") == (split != "test")]
+    ids = [ids[position] for position in part_of(len(ids), split, validation_fraction)]
+    if not ids:
+        raise ValueError(f"data_dir: {root} lists no pictures for split={split!r}.")
+    paths = {number: str(root / "images" / files[number][0]) for number in ids}
+    good = readable([paths[number] for number in ids], skip_corrupt)
+    skipped = tuple(paths[number] for number, is_good in zip(ids, good, strict=True) if not is_good)
+    ids = [number for number, is_good in zip(ids, good, strict=True) if is_good]
+    table = tf.constant([paths[number] for number in ids])
+    label_table = tf.constant([numbering[labels[number][0]] for number in ids], tf.int32)
+    box_table = tf.constant([_box(paths[number], boxes[number]) for number in ids], tf.float32)
+
+    def read(number: tf.Tensor) -> Record:
+        label = label_table[number]
+        image = decode(tf.io.read_file(table[number]))
+        return {"image": image, "label": label, "boxes": box_table[number][tf.newaxis], "box_labels": label[tf.newaxis]}
+
+    names = tuple(name[0].split(".", 1)[-1] for name in classes.values())
+    kept = tuple(paths[number] for number in ids)
+    return Source(names, len(ids), indexed_keys(np.arange(len(ids))), read, files=kept, skipped=skipped)
+
+
+_SPLIT = "train_test_split.txt"
+
+
+def _table(path: pathlib.Path) -> dict[str, list[str]]:
+    """The lines `<number> <value> ...` of a file, by number."""
+    if not path.is_file():
+        raise FileNotFoundError(f"data_dir: {path} is missing.")
+    rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
+    short = next((row for row in rows if len(row) < 2), None)
+    if short is not None:
+        raise ValueError(f"{path}: expected lines of '<number> <value>', got {' '.join(short)!r}.")
+    return {row[0]: row[1:] for row in rows}
+
+
+def _box(path: str, values: list[str]) -> tuple[float, float, float, float]:
+    """`x y width height` in pixels -> `ymin, xmin, ymax, xmax` as shares."""
+    x, y, box_width, box_height = (float(value) for value in values)
+    with PIL.Image.open(path) as image:  # reads the header only
+        width, height = image.size
+    # A pixel of tolerance: the data set's own boxes are rounded.
+    if x < -1 or y < -1 or box_width <= 0 or box_height <= 0 or x + box_width > width + 1 or y + box_height > height + 1:
+        raise ValueError(
+            f"bounding_boxes.txt: the box x={x:g} y={y:g} width={box_width:g} height={box_height:g} is not inside its "
+            f"picture {path} of {width}x{height} pixels."
+        )
+    y1, x1 = min((y + box_height) / height, 1.0), min((x + box_width) / width, 1.0)
+    return max(y / height, 0.0), max(x / width, 0.0), y1, x1

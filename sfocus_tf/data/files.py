@@ -1,0 +1,72 @@
+"""Pictures that are files: checking that all can be read before any long work starts."""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from sfocus_tf.data.source import decode
+
+_SLOW = 5000  # pictures from which on a progress bar is shown
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+
+
+class CorruptPictureError(ValueError):
+    """Pictures that cannot be decoded; `paths` has them all."""
+
+    def __init__(self, paths: Sequence[str]):
+        shown = ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
+        super().__init__(
+            f"{len(paths)} picture(s) cannot be decoded: {shown}. Mend or remove them, or leave them out with "
+            "--skip_corrupt (skip_corrupt=True)."
+        )
+        self.paths = tuple(paths)
+
+
+def readable(paths: Sequence[str], skip_corrupt: bool) -> np.ndarray:
+    """Decodes every picture once and tells which can be used.
+
+    Args:
+        paths: the files.
+        skip_corrupt: leave corrupt pictures out instead of raising.
+
+    Returns:
+        `[paths]` bool.
+
+    Raises:
+        CorruptPictureError: a picture cannot be decoded, and `skip_corrupt` is off; or all cannot.
+    """
+    good = np.zeros(len(paths), bool)
+    numbered = tf.data.Dataset.from_tensor_slices(list(paths)).enumerate()
+
+    def touch(number: tf.Tensor, path: tf.Tensor) -> tf.Tensor:
+        # The minimum depends on the pixels, so that the graph cannot skip the decoding.
+        lowest = tf.reduce_min(tf.cast(decode(tf.io.read_file(path)), tf.int64))
+        return number + tf.minimum(lowest, 0)
+
+    checked = numbered.map(touch, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors().batch(256)
+    bar = None
+    if len(paths) >= _SLOW and sys.stderr.isatty():
+        bar = keras.utils.Progbar(len(paths), unit_name="picture")
+    for batch in checked.prefetch(2).as_numpy_iterator():
+        good[batch] = True
+        if bar is not None:
+            bar.update(int(good.sum()))
+    bad = [path for path, is_good in zip(paths, good, strict=True) if not is_good]
+    if bad and (not skip_corrupt or len(bad) == len(paths)):
+        raise CorruptPictureError(bad)
+    return good
+
+
+def existing_folder(argument: str, path: str | pathlib.Path | None, expected: str) -> pathlib.Path:
+    """`path` as a `Path`, or a clear error if it is not given, missing or no folder."""
+    if not path:
+        raise ValueError(f"{argument} is not set. Expected {expected}.")
+    folder = pathlib.Path(path).expanduser()
+    if not folder.is_dir():
+        kind = "is not a folder" if folder.exists() else "does not exist"
+        raise FileNotFoundError(f"{argument}={str(path)!r} {kind}. Expected {expected}.")
+    return folder

@@ -1,0 +1,107 @@
+"""One function for every data set."""
+
+import pathlib
+
+from sfocus_tf.data import cub, folder, scenes, tfds_source, voc
+from sfocus_tf.data.pipeline import Data
+from sfocus_tf.data.source import Source
+from sfocus_tf.naming import unknown
+
+SPLITS = ("train", "validation", "test")
+# Size in pixels and augmentation, as each set's field has them.
+_DEFAULTS = {
+    "scenes": (64, "flip"),
+    "cifar10": (32, "pad_crop_flip"),
+    "cifar100": (32, "pad_crop_flip"),
+    "voc2012": (224, "random_resized_crop"),
+    "cub200": (224, "random_resized_crop"),
+    "ilsvrc2012": (224, "random_resized_crop"),
+    "folder": (32, "pad_crop_flip"),
+}
+
+
+def names() -> list[str]:
+    """The names that `load` accepts; besides them, `tfds:<name>` for any labelled set of TFDS."""
+    return list(_DEFAULTS)
+
+
+def load(
+    name: str,
+    split: str = "train",
+    *,
+    data_dir: str | pathlib.Path | None = None,
+    batch_size: int = 128,
+    image_size: int | None = None,
+    training: bool | None = None,
+    augmentation: str | None = None,
+    validation_fraction: float = 0.0,
+    skip_corrupt: bool = False,
+    seed: int = 0,
+    regions: bool = False,
+) -> Data:
+    """A split of a data set as batches.
+
+    Example:
+
+        train = sfocus_tf.data.load("folder", "train", data_dir="cifar10", batch_size=128)
+        test = sfocus_tf.data.load("folder", "test", data_dir="cifar10")
+        model.fit(train.batches, epochs=10, validation_data=test.batches)
+
+    Args:
+        name: one of `names()`, or `tfds:<name>`. "folder" reads class folders. "voc2012" and "cub200" read the
+            unpacked archives where `data_dir` has them, and TFDS' prepared data otherwise. "scenes" needs no data.
+        split: "train", "validation" or "test".
+        data_dir: where the data are.
+        batch_size: pictures a batch.
+        image_size: height and width of the pictures, in pixels; the set's usual one by default.
+        training: shuffle and augment; by default for `split="train"` only.
+        augmentation: one of `sfocus_tf.data.AUGMENTATIONS`; the set's usual one by default.
+        validation_fraction: share of the training pictures that make up `validation` and are left out of `train`, in
+            [0, 1). The choice depends on nothing else.
+        skip_corrupt: leave pictures that cannot be decoded out (see `Source.skipped`) instead of raising.
+        seed: decides order and augmentation.
+        regions: give dictionaries with boxes and masks instead of `(images, labels)`.
+
+    Returns:
+        The data; `.batches` is the `tf.data.Dataset`.
+
+    Raises:
+        ValueError: an unknown name, split or augmentation, or data that are not as they should be.
+        FileNotFoundError: files are missing.
+        CorruptPictureError: a picture cannot be decoded.
+        DataUnavailableError: a set of TFDS is neither prepared nor to be downloaded.
+    """
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
+    if not 0 <= validation_fraction < 1:
+        raise ValueError(f"validation_fraction={validation_fraction}: expected a number in [0, 1).")
+    default_size, default_augmentation = _DEFAULTS.get(name, (224, "random_resized_crop"))
+    size = default_size if image_size is None else image_size
+    source = _source(name, split, data_dir, size, validation_fraction, skip_corrupt)
+    if source.size == 0:
+        raise ValueError(f"dataset={name!r}: split={split!r} is empty (validation_fraction={validation_fraction}).")
+    return Data(
+        source,
+        batch_size,
+        size,
+        split == "train" if training is None else training,
+        default_augmentation if augmentation is None else augmentation,
+        seed,
+        regions,
+    )
+
+
+def _source(
+    name: str, split: str, data_dir: str | pathlib.Path | None, size: int, fraction: float, skip_corrupt: bool
+) -> Source:
+    if name == "scenes":
+        return scenes.source(split, size)
+    if name == "folder":
+        return folder.source(data_dir, split, fraction, skip_corrupt)
+    if name == "voc2012" and voc.find_devkit(data_dir) is not None:
+        return voc.source(str(data_dir), split, fraction, skip_corrupt)
+    if name == "cub200" and cub.find_folder(data_dir) is not None:
+        return cub.source(str(data_dir), split, fraction, skip_corrupt)
+    if name in tfds_source.NAMES or name.startswith("tfds:"):
+        return tfds_source.source(name, data_dir, split, fraction)
+    raise unknown("dataset", name, [*names(), "tfds:<name>"])

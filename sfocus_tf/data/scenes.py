@@ -1,0 +1,157 @@
+"""Generated pictures in which classes come in look-alike pairs, for trying a method without any data.
+
+Each class is an object whose outline and texture it shares with one other class; a small mark on it tells the two
+apart. The background is cluttered, and a patch lies somewhere in the picture whose kind goes with the mark in training
+nine times of ten, and is a coin's toss in the test split: whoever looks at the patch learns the wrong thing. Where a
+network looked can be told exactly, as every picture comes with the masks of object and mark.
+"""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from sfocus_tf.data.source import Record, Source, indexed_keys
+
+NUM_CLASSES = 16
+EXAMPLES = {"train": 4096, "validation": 512, "test": 1024}
+_AGREEMENT = {"train": 0.9, "validation": 0.9, "test": 0.5}
+_SPLIT_NUMBER = {"train": 0, "validation": 1, "test": 2}
+_OUTLINES = ("triangle", "square", "star", "flower")
+_TEXTURES = ("striped", "checked")
+
+
+def class_names() -> tuple[str, ...]:
+    """The names of the 16 classes; 2n and 2n + 1 are look-alikes."""
+    bodies = [f"{texture} {outline}" for texture in _TEXTURES for outline in _OUTLINES]
+    return tuple(f"{body}, {mark} mark" for body in bodies for mark in ("ring", "cross"))
+
+
+def source(split: str, size: int = 64, examples: int | None = None, data_seed: int = 0) -> Source:
+    """One split of the scenes.
+
+    Args:
+        split: "train", "validation" or "test".
+        size: height and width of the pictures, in pixels, 16 or more.
+        examples: number of pictures; `EXAMPLES` by default.
+        data_seed: decides every picture.
+
+    Returns:
+        The source; each record has `mask` (the object) and `part_mask` (the mark).
+
+    Raises:
+        ValueError: a size below 16.
+    """
+    if size < 16:
+        raise ValueError(f"image_size={size}: scenes need 16 pixels or more.")
+    count = EXAMPLES[split] if examples is None else examples
+
+    def read(number: tf.Tensor) -> Record:
+        return picture(number, split, size, data_seed)
+
+    return Source(class_names(), count, indexed_keys(np.arange(count)), read)
+
+
+def picture(number: tf.Tensor, split: str, size: int = 64, data_seed: int = 0) -> Record:
+    """The picture with a number, in `[0, 2^31)`; its class is `number % 16`. See `source`."""
+    seed = tf.random.fold_in(tf.constant([data_seed, _SPLIT_NUMBER[split]], tf.int64), tf.cast(number, tf.int64))
+    numbers = iter(tf.unstack(tf.random.stateless_uniform([40], tf.random.fold_in(seed, 1))))
+    label = tf.cast(number % NUM_CLASSES, tf.int32)
+    mark_kind = label % 2
+    line = (tf.range(size, dtype=tf.float32) + 0.5) / size * 2.0 - 1.0
+    x, y = tf.meshgrid(line, line)
+
+    image = _background(x, y, seed, numbers)
+    radius, angle = _between(numbers, 0.42, 0.58), _between(numbers, -0.35, 0.35)
+    cx, cy = _between(numbers, -0.3, 0.3), _between(numbers, -0.3, 0.3)
+    patch_kind = tf.where(next(numbers) < _AGREEMENT[split], mark_kind, 1 - mark_kind)
+    image = _add_patch(image, x, y, cx, cy, patch_kind, numbers)
+
+    u, v = _turned(x - cx, y - cy, angle)
+    mask = _outline(u, v, radius, (label // 2) % 4)
+    pattern = _texture(u, v, (label // 8), _between(numbers, 0.0, 6.0))
+    image = _paint(image, mask, _colour(numbers) * (0.55 + 0.45 * pattern[..., tf.newaxis]))
+    where = _between(numbers, 0.0, 2.0 * math.pi)
+    mu, mv = u - 0.4 * radius * tf.cos(where), v - 0.4 * radius * tf.sin(where)
+    part, strokes = _mark(mu, mv, 0.36 * radius, mark_kind)
+    image = _paint(image, part, tf.ones([3]) * (0.15 + 0.75 * strokes[..., tf.newaxis]))
+
+    noise = tf.random.stateless_normal([size, size, 3], tf.random.fold_in(seed, 2), stddev=0.06)
+    pixels = tf.cast(tf.clip_by_value(tf.round((image + noise) * 255.0), 0, 255), tf.uint8)
+    value = tf.cast(1 + label, tf.uint8)
+    return {
+        "image": pixels,
+        "label": label,
+        "mask": tf.where(mask > 0.5, value, 0)[..., tf.newaxis],
+        "part_mask": tf.where(part > 0.5, value, 0)[..., tf.newaxis],
+    }
+
+
+def _background(x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor, numbers: object) -> tf.Tensor:
+    """Smooth colours with a dozen striped blobs."""
+    image = _colour(numbers) + 0.15 * tf.sin(3.0 * x * _between(numbers, -1, 1) + 3.0 * y)[..., tf.newaxis]
+    blobs = tf.random.stateless_uniform([12, 8], tf.random.fold_in(seed, 3))
+    for blob in tf.unstack(blobs):
+        u, v = x - (2.0 * blob[0] - 1.0), y - (2.0 * blob[1] - 1.0)
+        region = _inside(0.1 + 0.25 * blob[2] - tf.sqrt(u * u + v * v))
+        turned, _ = _turned(u, v, blob[3] * 2.0 * math.pi)
+        stripes = 0.5 + 0.5 * tf.sin(turned * (8.0 + 30.0 * blob[4]))
+        image = _paint(image, region, blob[5:8] * (0.4 + 0.6 * stripes[..., tf.newaxis]))
+    return image
+
+
+def _add_patch(
+    image: tf.Tensor, x: tf.Tensor, y: tf.Tensor, cx: tf.Tensor, cy: tf.Tensor, kind: tf.Tensor, numbers: object
+) -> tf.Tensor:
+    """The distractor: a dotted or a hatched square on the far side of the object."""
+    direction = tf.atan2(-cy, -cx) + _between(numbers, -0.6, 0.6)
+    px, py = 0.78 * tf.cos(direction), 0.78 * tf.sin(direction)
+    region = _inside(0.17 - tf.maximum(tf.abs(x - px), tf.abs(y - py)))
+    dots = tf.sin(38.0 * (x - px)) * tf.sin(38.0 * (y - py))
+    hatching = tf.sin(27.0 * (x + y))
+    pattern = 0.5 + 0.5 * tf.where(tf.equal(kind, 0), dots, hatching)
+    colour = tf.where(tf.equal(kind, 0), [0.95, 0.75, 0.2], [0.25, 0.55, 0.95])
+    return _paint(image, region, colour * (0.3 + 0.7 * pattern[..., tf.newaxis]))
+
+
+def _outline(u: tf.Tensor, v: tf.Tensor, radius: tf.Tensor, kind: tf.Tensor) -> tf.Tensor:
+    angle, distance = tf.atan2(v, u), tf.sqrt(u * u + v * v)
+    lobes = tf.gather([3.0, 4.0, 5.0, 6.0], kind)
+    depth = tf.gather([0.18, 0.10, 0.22, 0.14], kind)
+    return _inside(radius * (1.0 + depth * tf.cos(lobes * angle)) - distance)
+
+
+def _texture(u: tf.Tensor, v: tf.Tensor, kind: tf.Tensor, phase: tf.Tensor) -> tf.Tensor:
+    stripes = tf.sin(18.0 * u + phase)
+    return 0.5 + 0.5 * tf.where(tf.equal(kind, 0), stripes, tf.sign(stripes) * tf.sin(18.0 * v))
+
+
+def _mark(u: tf.Tensor, v: tf.Tensor, radius: tf.Tensor, kind: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """A disc, and the ring or the cross on it."""
+    distance = tf.sqrt(u * u + v * v)
+    ring = _inside(0.22 * radius - tf.abs(distance - 0.62 * radius))
+    cross = _inside(0.2 * radius - tf.minimum(tf.abs(u), tf.abs(v))) * _inside(0.8 * radius - distance)
+    return _inside(radius - distance), tf.where(tf.equal(kind, 0), ring, cross)
+
+
+def _inside(signed_distance: tf.Tensor) -> tf.Tensor:
+    """1 inside, 0 outside, with a soft edge."""
+    return tf.sigmoid(60.0 * signed_distance)
+
+
+def _paint(image: tf.Tensor, region: tf.Tensor, colour: tf.Tensor) -> tf.Tensor:
+    region = region[..., tf.newaxis]
+    return image * (1.0 - region) + colour * region
+
+
+def _turned(u: tf.Tensor, v: tf.Tensor, angle: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    cos, sin = tf.cos(angle), tf.sin(angle)
+    return u * cos + v * sin, v * cos - u * sin
+
+
+def _between(numbers: object, low: float, high: float) -> tf.Tensor:
+    return low + (high - low) * next(numbers)  # type: ignore[call-overload]
+
+
+def _colour(numbers: object) -> tf.Tensor:
+    return tf.stack([_between(numbers, 0.25, 0.95) for _ in range(3)])

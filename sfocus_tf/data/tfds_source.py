@@ -1,0 +1,120 @@
+"""Data sets of TensorFlow Datasets, by our name or as `tfds:<name>`."""
+
+import pathlib
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from sfocus_tf.data.source import Record, Source, decode
+from sfocus_tf.naming import unknown
+
+# Our name -> (TFDS' name, train split, test split).
+NAMES = {
+    "cifar10": ("cifar10", "train", "test"),
+    "cifar100": ("cifar100", "train", "test"),
+    "cub200": ("caltech_birds2011", "train", "test"),
+    "ilsvrc2012": ("imagenet2012", "train", "validation"),
+    "voc2012": ("voc/2012", "train", "validation"),
+}
+_SHUFFLE_BUFFER = 20_000  # encoded pictures; larger than most sets, 2 GB at ImageNet's size
+_MOST_BOXES = 64
+
+
+class DataUnavailableError(RuntimeError):
+    """A data set is neither prepared nor to be downloaded; the message says where to put it by hand."""
+
+
+def source(
+    name: str, data_dir: str | pathlib.Path | None, split: str, validation_fraction: float = 0.0
+) -> Source:
+    """One split of a data set of TFDS.
+
+    Args:
+        name: one of `NAMES`, or `tfds:` and a name of TFDS, whose set has a single label ("label"), or objects with
+            boxes and labels.
+        data_dir: where TFDS keeps prepared data; `None` for its own default.
+        split: "train", "validation" (the end of `train`) or "test".
+        validation_fraction: share of `train` held out, in [0, 1).
+
+    Returns:
+        The source.
+
+    Raises:
+        ValueError: TFDS has no such set, or it is no set of labelled pictures.
+        DataUnavailableError: the data are not there and cannot be downloaded.
+    """
+    tfds_name, train, test = NAMES.get(name, (name.removeprefix("tfds:"), "train", "test"))
+    builder = _builder(tfds_name, data_dir)
+    _prepare(builder, name)
+    if test not in builder.info.splits:
+        test = next((other for other in ("validation", "val", "train") if other in builder.info.splits), test)
+    held_out = round(100 * (1 - validation_fraction))
+    part = {"train": f"{train}[:{held_out}%]", "validation": f"{train}[{held_out}%:]", "test": test}[split]
+    features = builder.info.features
+    label_feature, multi_label = _labels(name, features)
+    dataset = builder.as_dataset(split=part, decoders={"image": tfds.decode.SkipDecoding()})
+    size = builder.info.splits[part].num_examples
+
+    def keys(seed: tf.Tensor | None) -> tf.data.Dataset:
+        if seed is None:
+            return dataset
+        return dataset.shuffle(min(size, _SHUFFLE_BUFFER), seed, reshuffle_each_iteration=False)
+
+    def read(example: dict[str, Any]) -> Record:
+        record: Record = {"image": decode(example["image"]), "label": tf.cast(example.get("label", -1), tf.int32)}
+        if multi_label:
+            labels = example.get("labels_no_difficult", example["objects"]["label"])
+            record["label"] = tf.reduce_max(tf.one_hot(labels, label_feature.num_classes), axis=0)
+            record["label"] = tf.maximum(record["label"], 0.0)  # the maximum over no labels is the lowest number
+        record.update(_regions(example, record["label"]))
+        return record
+
+    return Source(tuple(label_feature.names), size, keys, read, multi_label=multi_label)
+
+
+def _builder(name: str, data_dir: str | pathlib.Path | None) -> Any:
+    try:
+        return tfds.builder(name, data_dir=None if data_dir is None else str(data_dir))
+    except tfds.core.DatasetNotFoundError as error:
+        raise unknown("dataset: TFDS name", name, tfds.list_builders()) from error
+
+
+def _prepare(builder: Any, name: str) -> None:
+    try:
+        builder.download_and_prepare()
+    except Exception as error:  # TFDS, its downloaders and the network raise many kinds
+        raise DataUnavailableError(
+            f"dataset={name!r} is not prepared in {builder.data_dir} and could not be downloaded "
+            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}).\n"
+            f"On a machine with network, run `tfds build {builder.info.full_name.rsplit('/', 1)[0]}` and copy the folder "
+            f"to {builder.data_dir}; or put the original archive in "
+            f"{pathlib.Path(builder.data_dir).parents[-2] / 'downloads' / 'manual'} where the set asks for manual "
+            "download; or point --data_dir at data that are prepared already."
+        ) from error
+
+
+def _labels(name: str, features: Any) -> tuple[Any, bool]:
+    """The feature that names the classes, and whether a picture may have several."""
+    if "image" in features and "label" in features and hasattr(features["label"], "names"):
+        return features["label"], False
+    if "image" in features and "objects" in features and "label" in features["objects"]:
+        return features["objects"]["label"], True
+    raise ValueError(f"dataset={name!r} has features {', '.join(features)}: expected an image, and a label or objects.")
+
+
+def _regions(example: dict[str, Any], label: tf.Tensor) -> Record:
+    """Boxes and masks, where the set has them."""
+    if "objects" in example:
+        boxes, labels = example["objects"]["bbox"][:_MOST_BOXES], example["objects"]["label"][:_MOST_BOXES]
+    elif "bbox" in example:
+        boxes, labels = example["bbox"][tf.newaxis], label[tf.newaxis]
+    else:
+        return {}
+    missing = _MOST_BOXES - tf.shape(boxes)[0]
+    padded = tf.pad(boxes, [[0, missing], [0, 0]])
+    numbers = tf.pad(tf.cast(labels, tf.int32), [[0, missing]], constant_values=-1)
+    return {
+        "boxes": tf.ensure_shape(padded, [_MOST_BOXES, 4]),
+        "box_labels": tf.ensure_shape(numbers, [_MOST_BOXES]),
+    }

@@ -1,0 +1,150 @@
+"""PASCAL VOC as it is unpacked from the official archive: `VOCdevkit/VOC2012/...`; multi-label, with boxes and masks.
+
+Source: Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge", IJCV 2010.
+"""
+
+import pathlib
+import xml.etree.ElementTree as ElementTree
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from sfocus_tf.data.files import existing_folder, readable
+from sfocus_tf.data.source import Record, Source, decode, indexed_keys, part_of
+from sfocus_tf.naming import unknown
+
+CLASS_NAMES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+_EXPECTED = "the folder that has VOCdevkit/VOC2012 in it, or VOC2012 itself"
+
+
+class _Annotation(NamedTuple):
+    boxes: list[tuple[float, float, float, float]]
+    box_labels: list[int]
+    present: set[int]
+
+
+def find_devkit(data_dir: str | pathlib.Path | None) -> pathlib.Path | None:
+    """The folder with `JPEGImages` in or below `data_dir`, or `None`."""
+    if not data_dir:
+        return None
+    root = pathlib.Path(data_dir).expanduser()
+    for folder in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
+        if (folder / "JPEGImages").is_dir() and (folder / "Annotations").is_dir():
+            return folder
+    return None
+
+
+def source(
+    data_dir: str | pathlib.Path, split: str, validation_fraction: float = 0.0, skip_corrupt: bool = False
+) -> Source:
+    """One split of a VOCdevkit; "test" is VOC's own `val`, since labels of its `test` are not public.
+
+    Labels are the classes of which a picture has an object that is not difficult. Masks are given where every picture
+    of the split has one in `SegmentationClass`.
+
+    Args:
+        data_dir: the folder that has `VOCdevkit/VOC2012` in it, or `VOC2012` itself.
+        split: "train", "validation" (held out of VOC's `train`) or "test".
+        validation_fraction: share of `train` held out, in [0, 1).
+        skip_corrupt: leave corrupt pictures out instead of raising.
+
+    Returns:
+        The source.
+
+    Raises:
+        FileNotFoundError: the folder, the list of the split, a picture or an annotation is missing.
+        ValueError: an annotation has an unknown class or a box outside its picture.
+        CorruptPictureError: a picture cannot be decoded.
+    """
+    existing_folder("data_dir", data_dir, _EXPECTED)
+    devkit = find_devkit(data_dir)
+    if devkit is None:
+        raise FileNotFoundError(f"data_dir={str(data_dir)!r} has no VOC2012/JPEGImages. Expected {_EXPECTED}.")
+    names = _names(devkit, "val" if split == "test" else "train")
+    names = [names[number] for number in part_of(len(names), split, validation_fraction)]
+    paths = [str(devkit / "JPEGImages" / f"{name}.jpg") for name in names]
+    good = readable(paths, skip_corrupt)
+    kept = [name for name, is_good in zip(names, good, strict=True) if is_good]
+    skipped = tuple(path for path, is_good in zip(paths, good, strict=True) if not is_good)
+    paths = [path for path, is_good in zip(paths, good, strict=True) if is_good]
+    arrays = _arrays([_annotation(devkit / "Annotations" / f"{name}.xml") for name in kept])
+    masks = [str(devkit / "SegmentationClass" / f"{name}.png") for name in kept]
+    has_masks = bool(masks) and all(pathlib.Path(mask).is_file() for mask in masks)
+    table, tables = tf.constant(paths), {key: tf.constant(value) for key, value in arrays.items()}
+    mask_table = tf.constant(masks)
+
+    def read(number: tf.Tensor) -> Record:
+        record = {key: value[number] for key, value in tables.items()}
+        record["image"] = decode(tf.io.read_file(table[number]))
+        if has_masks:
+            record["mask"] = decode_mask(tf.io.read_file(mask_table[number]))
+        return record
+
+    keys = indexed_keys(np.arange(len(kept)))
+    return Source(CLASS_NAMES, len(kept), keys, read, multi_label=True, files=tuple(paths), skipped=skipped)
+
+
+def decode_mask(data: tf.Tensor) -> tf.Tensor:
+    """A segmentation PNG as `[height, width, 1]` uint8 of palette numbers: 0 background, 1 + class, 255 void.
+
+    VOC's palette spreads the bits of a number over the upper bits of red, green and blue, lowest first.
+    """
+    colours = tf.cast(tf.io.decode_png(data, channels=3), tf.int32)
+    number = tf.zeros_like(colours[..., :1])
+    for bit in range(8):
+        channel, place = bit % 3, 7 - bit // 3
+        part = tf.bitwise.right_shift(colours[..., channel : channel + 1], place) & 1
+        number += tf.bitwise.left_shift(part, bit)
+    return tf.cast(number, tf.uint8)
+
+
+def _names(devkit: pathlib.Path, split: str) -> list[str]:
+    path = devkit / "ImageSets" / "Main" / f"{split}.txt"
+    if not path.is_file():
+        raise FileNotFoundError(f"data_dir: {path} is missing; it lists the pictures of the split.")
+    names = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    if not names:
+        raise ValueError(f"data_dir: {path} lists no pictures.")
+    return names
+
+
+def _annotation(path: pathlib.Path) -> _Annotation:
+    if not path.is_file():
+        raise FileNotFoundError(f"data_dir: the annotation {path} is missing.")
+    root = ElementTree.parse(path).getroot()
+    width, height = (float(root.findtext(f"size/{side}") or 0) for side in ("width", "height"))
+    found = _Annotation([], [], set())
+    for entry in root.iter("object"):
+        name = entry.findtext("name") or ""
+        if name not in CLASS_NAMES:
+            raise unknown(f"object in {path}: name", name, CLASS_NAMES)
+        label = CLASS_NAMES.index(name)
+        # VOC counts pixels from 1 and includes the last.
+        x0, y0, x1, y1 = (float(entry.findtext(f"bndbox/{key}") or 0) for key in ("xmin", "ymin", "xmax", "ymax"))
+        if not (1 <= x0 <= x1 <= width and 1 <= y0 <= y1 <= height):
+            raise ValueError(
+                f"{path}: the box of {name!r} (xmin={x0:g}, ymin={y0:g}, xmax={x1:g}, ymax={y1:g}) is not inside its "
+                f"picture of {width:g}x{height:g} pixels."
+            )
+        found.boxes.append(((y0 - 1) / height, (x0 - 1) / width, y1 / height, x1 / width))
+        found.box_labels.append(label)
+        if (entry.findtext("difficult") or "0").strip() != "1":
+            found.present.add(label)
+    return found
+
+
+def _arrays(annotations: list[_Annotation]) -> dict[str, np.ndarray]:
+    most = max([1, *(len(annotation.boxes) for annotation in annotations)])
+    label = np.zeros((len(annotations), len(CLASS_NAMES)), np.float32)
+    boxes = np.zeros((len(annotations), most, 4), np.float32)
+    box_labels = np.full((len(annotations), most), -1, np.int32)
+    for row, annotation in enumerate(annotations):
+        label[row, sorted(annotation.present)] = 1
+        count = len(annotation.boxes)
+        boxes[row, :count] = np.reshape(annotation.boxes, (count, 4))
+        box_labels[row, :count] = annotation.box_labels
+    return {"label": label, "boxes": boxes, "box_labels": box_labels}

@@ -1,0 +1,54 @@
+"""How often a classifier is right."""
+
+import numpy as np
+from sklearn import metrics
+
+
+def accuracy(scores: np.ndarray, labels: np.ndarray, top: int = 1) -> float:
+    """The share of pictures whose class is among those with the highest scores.
+
+    Args:
+        scores: `[pictures, classes]`.
+        labels: `[pictures]`, class numbers.
+        top: how many classes count.
+
+    Returns:
+        A number in [0, 1]. Of equal scores, the class with the lower number comes first.
+    """
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    return float((best == np.asarray(labels).reshape(-1, 1)).any(axis=1).mean())
+
+
+def average_precision(scores: np.ndarray, present: np.ndarray) -> float:
+    """The area under the precision-recall curve, as PASCAL VOC has computed it since 2010.
+
+    Precision at each recall is the highest at that recall or any above it; the area is exact, not sampled.
+
+    Args:
+        scores: `[pictures]`, of one class.
+        present: `[pictures]`, 0 or 1.
+
+    Returns:
+        A number in [0, 1]; NaN where no picture has the class.
+    """
+    if not np.any(present):
+        return float("nan")
+    precision, recall, _ = metrics.precision_recall_curve(present, scores)
+    envelope = np.maximum.accumulate(precision)  # both arrays run from recall 1 down to 0
+    return float(-np.sum(np.diff(recall) * envelope[:-1]))
+
+
+def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
+    """The mean of `average_precision` over the classes that occur.
+
+    Args:
+        scores: `[pictures, classes]`.
+        labels: `[pictures, classes]`, 0 or 1.
+
+    Returns:
+        A number in [0, 1]; NaN where no class occurs.
+    """
+    occurring = np.flatnonzero(np.any(labels, axis=0))
+    if not len(occurring):
+        return float("nan")
+    return float(np.mean([average_precision(scores[:, number], labels[:, number]) for number in occurring]))

@@ -1,0 +1,236 @@
+"""Finding the two attention layers of a classifier, and running it while they are watched.
+
+A classifier may be nested: a model used as one layer of another, to any depth. A layer inside is named by its path,
+such as "resnet50/conv4_block6_out".
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+
+from sfocus_tf.naming import unknown
+
+# Operations that are an activation without being an Activation layer, by class name.
+_ACTIVATIONS = {
+    "ReLU", "LeakyReLU", "PReLU", "ELU", "Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Gelu", "Silu", "Softplus",
+    "HardSilu", "Mish", "Celu", "SquaredRelu",
+}  # fmt: skip
+# Operations whose output is activated where all their inputs are.
+_KEEPS_ACTIVATION = ("Concatenate", "Pooling", "ZeroPadding", "Cropping", "Dropout", "Identity")
+
+Visit = Callable[[str, Any, Any, Any], None]
+
+
+class AttentionLayers(NamedTuple):
+    """Paths of the two layers.
+
+    Attributes:
+        inner: the last activated feature map at the next finer resolution.
+        last: the last activated feature map.
+    """
+
+    inner: str
+    last: str
+
+
+class _Map(NamedTuple):
+    """A feature map that attention could be taken at."""
+
+    path: str
+    size: tuple[int, int]
+    activated: bool
+    is_cut: bool  # every path from input to output leads through it
+
+
+def run(model: keras.Model, inputs: Any, visit: Visit, training: bool | None = None, prefix: str = "") -> Any:
+    """Runs a functional or sequential model, showing every layer's output, those inside nested models too.
+
+    Args:
+        model: the model.
+        inputs: its inputs: tensors, or symbolic ones.
+        visit: called as `visit(path, layer, arguments, output)` after each layer, in order of execution.
+        training: as in `model(inputs, training=...)`.
+        prefix: path of the model itself, for its own use.
+
+    Returns:
+        The output of the model.
+    """
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        path = prefix + layer.name
+        if "training" in getattr(layer, "_call_context_args", {}) and training is not None:
+            kwargs["training"] = training  # as Keras has it: the outer call decides
+        if is_transparent(layer):
+            output = run(layer, args[0], visit, kwargs.get("training"), path + "/")
+        else:
+            output = layer(*args, **kwargs)
+        visit(path, layer, (args, kwargs), output)
+        return output
+
+    symbolic = any(isinstance(tensor, keras.KerasTensor) for tensor in keras.tree.flatten(inputs))
+    if isinstance(model, keras.Sequential):
+        output = inputs if symbolic else keras.ops.convert_to_tensor(inputs, model.inputs[0].dtype)
+        for layer in model.layers:
+            output = call(layer, output)
+        return output
+    flat = keras.tree.flatten(inputs) if symbolic else model._standardize_inputs(inputs)
+    outputs = model._run_through_graph(flat, call_fn=call)
+    return outputs[0] if isinstance(outputs, (list, tuple)) and len(outputs) == 1 else outputs
+
+
+def is_transparent(layer: Any) -> bool:
+    """Whether the layers inside can be seen: a functional or sequential model that has been built."""
+    if isinstance(layer, keras.Sequential):
+        return layer.built and len(layer.inputs) == 1
+    # A subclass of a functional model with a `call` of its own does something else than its graph.
+    return isinstance(layer, keras.Model) and type(layer).call.__qualname__ == "Functional.call"
+
+
+def check_classifier(classifier: Any) -> int:
+    """Checks that a model can be wrapped, and returns its number of classes.
+
+    Raises:
+        TypeError: not a functional or sequential Keras model with one input.
+        ValueError: not built, no `[batch, classes]` output, or the output is a softmax's or sigmoid's.
+    """
+    if not isinstance(classifier, keras.Model):
+        raise TypeError(f"classifier: expected a keras.Model, got {type(classifier).__name__}.")
+    if isinstance(classifier, keras.Sequential) and not classifier.built:
+        raise ValueError("classifier: this Sequential has no input shape yet. Begin it with keras.Input((h, w, 3)).")
+    if not is_transparent(classifier) or len(classifier.inputs) != 1:
+        raise TypeError(
+            f"classifier: expected a functional or Sequential model with one input, got {type(classifier).__name__}. "
+            "Attention needs the layers inside; of a subclassed model they cannot be seen."
+        )
+    if keras.config.image_data_format() != "channels_last" or len(classifier.inputs[0].shape) != 4:
+        raise ValueError(
+            f"classifier: expected pictures [batch, height, width, channels], got {classifier.inputs[0].shape}."
+        )
+    outputs = keras.tree.flatten(classifier.outputs)
+    if len(outputs) != 1 or len(outputs[0].shape) != 2 or (outputs[0].shape[-1] or 0) < 2:
+        shapes = [tuple(output.shape) for output in outputs]
+        raise ValueError(f"classifier: expected one output [batch, classes] with two classes or more, got {shapes}.")
+    _refuse_probabilities(classifier)
+    return int(outputs[0].shape[-1])
+
+
+def find(classifier: keras.Model, inner: str | None = None, last: str | None = None) -> AttentionLayers:
+    """The two attention layers of a classifier.
+
+    Left to itself, `last` is the last activated feature map with more than one position, and `inner` the last one at
+    the next finer resolution. Of several at one resolution, those win through which every path to the output leads:
+    a whole stage's output before one branch of it.
+
+    Args:
+        classifier: a model that `check_classifier` accepts.
+        inner: name or path of the inner layer, or `None` to have it found.
+        last: name or path of the last layer, or `None` to have it found.
+
+    Returns:
+        The paths of both.
+
+    Raises:
+        ValueError: no such layer, a layer that has no feature map, two that are in the wrong order, or a network
+            with no two usable layers.
+    """
+    maps = _feature_maps(classifier)
+    by_path = {map_.path: map_ for map_ in maps}
+    order = list(by_path)
+    last_map = by_path[_resolve("last_layer", last, order)] if last else _choose(maps)
+    if last_map is None:
+        raise _no_layers(classifier, "it has no activated feature map with more than one position")
+    if inner:
+        inner_map = by_path[_resolve("inner_layer", inner, order)]
+    else:
+        before = maps[: order.index(last_map.path)]
+        area = last_map.size[0] * last_map.size[1]
+        finer = [map_ for map_ in before if map_.activated and map_.size[0] * map_.size[1] > area]
+        nearest = min((map_.size[0] * map_.size[1] for map_ in finer), default=None)
+        inner_map = _choose([map_ for map_ in finer if map_.size[0] * map_.size[1] == nearest])
+    if inner_map is None:
+        raise _no_layers(classifier, f"before {last_map.path!r} no activated feature map has a finer resolution")
+    if order.index(inner_map.path) >= order.index(last_map.path):
+        raise ValueError(f"inner_layer={inner_map.path!r} must come before last_layer={last_map.path!r}.")
+    return AttentionLayers(inner_map.path, last_map.path)
+
+
+def _choose(maps: list[_Map]) -> _Map | None:
+    """The last cut among the activated maps of the last one's resolution; the last one where there is no cut."""
+    usable = [map_ for map_ in maps if map_.activated and map_.size != (1, 1)]
+    if not usable:
+        return None
+    same = [map_ for map_ in usable if map_.size == usable[-1].size]
+    return ([map_ for map_ in same if map_.is_cut] or same)[-1]
+
+
+def _resolve(argument: str, name: str, paths: list[str]) -> str:
+    """The path of a layer given by its path, or by its own name where no other has it."""
+    matches = [path for path in paths if path == name] or [path for path in paths if path.split("/")[-1] == name]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise ValueError(f"{argument}={name!r} names several layers: {', '.join(matches)}. Give one of these paths.")
+    raise unknown(argument, name, paths)
+
+
+def _no_layers(classifier: keras.Model, reason: str) -> ValueError:
+    return ValueError(
+        f"classifier {classifier.name!r} has no two layers for attention: {reason}. "
+        "Use a larger input, or name them: SharpenFocus(classifier, inner_layer=..., last_layer=...)."
+    )
+
+
+def _feature_maps(classifier: keras.Model) -> list[_Map]:
+    """Every layer's output of shape `[batch, height, width, channels]`, in order of execution."""
+    steps: list[tuple[str, Any, list[Any], Any]] = []
+
+    def record(path: str, layer: Any, arguments: Any, output: Any) -> None:
+        tensors = [t for t in keras.tree.flatten(arguments) if isinstance(t, keras.KerasTensor)]
+        if not is_transparent(layer):  # what a nested model gives, its last layer gave already
+            steps.append((path, layer, tensors, output))
+
+    shape = [side or 224 for side in classifier.inputs[0].shape[1:3]]
+    symbolic = keras.Input((*shape, classifier.inputs[0].shape[3]), dtype=classifier.inputs[0].dtype)
+    result = run(classifier, symbolic, record)
+    last_use = {id(t): position for position, step in enumerate(steps) for t in step[2]}
+    last_use[id(result)] = len(steps)
+    activated: dict[int, bool] = {}
+    live: set[int] = {id(symbolic)}
+    maps = []
+    for position, (path, layer, tensors, output) in enumerate(steps):
+        activated[id(output)] = _activates(layer) or (
+            any(part in type(layer).__name__ for part in _KEEPS_ACTIVATION)
+            and all(activated.get(id(t), False) for t in tensors)
+        )
+        live |= {id(t) for t in keras.tree.flatten(output)}
+        live = {tensor for tensor in live if last_use.get(tensor, -1) > position}
+        if isinstance(output, keras.KerasTensor) and len(output.shape) == 4 and None not in output.shape[1:]:
+            usable = _activates(layer) or (activated[id(output)] and type(layer).__name__ == "Concatenate")
+            size = (int(output.shape[1]), int(output.shape[2]))
+            maps.append(_Map(path, size, usable, live == {id(output)}))
+    return maps
+
+
+def _activates(layer: Any) -> bool:
+    if type(layer).__name__ in _ACTIVATIONS:
+        return True
+    activation = getattr(layer, "activation", None)
+    return activation is not None and activation is not keras.activations.linear
+
+
+def _refuse_probabilities(classifier: keras.Model) -> None:
+    ends: list[Any] = []
+    symbolic = keras.Input(classifier.inputs[0].shape[1:], dtype=classifier.inputs[0].dtype)
+    result = run(classifier, symbolic, lambda path, layer, _, output: ends.append((path, layer, output)))
+    for path, layer, output in ends:
+        if output is not result or is_transparent(layer):
+            continue
+        activation = getattr(getattr(layer, "activation", None), "__name__", type(layer).__name__).lower()
+        if activation in ("softmax", "sigmoid", "logsoftmax", "log_softmax"):
+            raise ValueError(
+                f"classifier {classifier.name!r} ends in a {activation} (layer {path!r}); attention is taken of the "
+                "scores before it. Build it with classifier_activation=None (keras.applications) or without that "
+                "activation, and use a loss with from_logits=True."
+            )
+

@@ -1,0 +1,109 @@
+"""The two attention losses, picture by picture, and when and how strongly each is applied.
+
+Pure functions of tensors. Source: "Sharpen Focus: Learning with Attention Separability and Consistency", ICCV 2019,
+arXiv 1811.07484.
+
+Both losses are ratios of sums over a map, and are differentiated twice in training. Where a map has (nearly) no mass
+such a ratio means nothing and its gradient has no bound, so a picture whose target map sums to less than `floor`
+counts as zero, in value and gradient. Both are then bounded by their definition: values lie in [0, 1] and
+[theta - 1, theta], and the derivative with respect to any position of a map, the mask's part in it included, is at
+most (3 + omega * positions / 2) / floor.
+"""
+
+import dataclasses
+
+import tensorflow as tf
+
+from sfocus_tf.attention import SMALLEST_FLOOR, has_mass
+
+
+def separation_loss(
+    target_map: tf.Tensor, rival_map: tf.Tensor, mask: tf.Tensor, floor: tf.Tensor | float = SMALLEST_FLOOR
+) -> tf.Tensor:
+    """How much the attention of target and rival overlap inside the target's region, the paper's L_AS.
+
+        L_AS = 2 * sum(min(A(T), A(C)) * Mask) / sum(A(T) + A(C))
+
+    The maps must be raw: with each divided by its own maximum, training collapsed when it was tried.
+
+    Args:
+        target_map: `A(T)`, `[batch, height, width]`, not negative.
+        rival_map: `A(C)` at the same layer, of the same shape.
+        mask: the target's region at this layer's resolution, in [0, 1], of the same shape.
+        floor: the least sum of `target_map` that counts, scalar or `[batch]`; see `has_mass`.
+
+    Returns:
+        `[batch]`, in [0, 1].
+    """
+    alive = has_mass(target_map, floor)
+    overlap = tf.reduce_sum(tf.minimum(target_map, rival_map) * mask, axis=(1, 2))
+    total = tf.reduce_sum(target_map + rival_map, axis=(1, 2))
+    return 2.0 * _ratio(overlap, total, alive)
+
+
+def consistency_loss(
+    inner_target_map: tf.Tensor,
+    mask: tf.Tensor,
+    theta: float = 0.8,
+    floor: tf.Tensor | float = SMALLEST_FLOOR,
+) -> tf.Tensor:
+    """How much of the inner layer's attention lies outside the region that the last layer found, the paper's L_AC.
+
+        L_AC = theta - sum(A_inner(T) * Mask) / sum(A_inner(T))
+
+    Args:
+        inner_target_map: `A_inner(T)`, `[batch, height, width]`, not negative.
+        mask: the last layer's region, resized to the inner resolution, in [0, 1], of the same shape.
+        theta: share of the attention that should lie inside, in [0, 1].
+        floor: the least sum of the map that counts, scalar or `[batch]`; see `has_mass`.
+
+    Returns:
+        `[batch]`, in [theta - 1, theta].
+    """
+    # A mask that is nowhere comes from a last map without mass: there is no region to be consistent with.
+    alive = has_mass(inner_target_map, floor) & (tf.reduce_max(mask, axis=(1, 2)) > 0.1)
+    inside = tf.reduce_sum(inner_target_map * mask, axis=(1, 2))
+    total = tf.reduce_sum(inner_target_map, axis=(1, 2))
+    return tf.where(alive, theta - _ratio(inside, total, alive), tf.zeros_like(total))
+
+
+def _ratio(part: tf.Tensor, whole: tf.Tensor, alive: tf.Tensor) -> tf.Tensor:
+    """`part / whole`, and zero with zero gradient where not alive (both are replaced, so that no NaN can arise)."""
+    zero, one = tf.zeros_like(whole), tf.ones_like(whole)
+    return tf.where(alive, part, zero) / tf.where(alive, whole, one)
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """The weight of one loss term over the steps of training.
+
+    Attributes:
+        weight: its factor in the total loss, not negative; 1.0 in the paper.
+        warmup_steps: steps before it is applied at all.
+        ramp_steps: steps in which its weight then grows linearly from 0 to `weight`.
+        every_steps: k to apply it each k-th step only, with k times the weight (lazy regularisation; Karras et al.,
+            CVPR 2020, arXiv 1912.04958, appendix B). In the steps between nothing of it is computed.
+    """
+
+    weight: float = 1.0
+    warmup_steps: int = 0
+    ramp_steps: int = 0
+    every_steps: int = 1
+
+    def __post_init__(self) -> None:
+        for name, least in (("weight", 0), ("warmup_steps", 0), ("ramp_steps", 0), ("every_steps", 1)):
+            value = getattr(self, name)
+            if not value >= least:
+                raise ValueError(f"{name}={value!r}: expected a number of {least} or more.")
+
+    def ramp(self, step: tf.Tensor) -> tf.Tensor:
+        """The share of the weight that counts at `step` (a scalar integer): 0 in warm-up, 1 after the ramp."""
+        into = tf.cast(step - self.warmup_steps, tf.float32)
+        if self.ramp_steps == 0:
+            return tf.cast(into >= 0, tf.float32)
+        return tf.clip_by_value(into / self.ramp_steps, 0.0, 1.0)
+
+    def boost(self, step: tf.Tensor) -> tf.Tensor:
+        """What makes up for the steps left out: `every_steps` where `step` is one of the k-th, else 0."""
+        due = tf.equal((step - self.warmup_steps) % self.every_steps, 0)
+        return tf.cast(due, tf.float32) * float(self.every_steps)

@@ -1,0 +1,376 @@
+"""A Keras model that trains a classifier with attention separation and consistency (ICASC)."""
+
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from sfocus_tf import attention as attention_lib
+from sfocus_tf import layers, losses
+from sfocus_tf.attention import Attention, Classes
+from sfocus_tf.losses import Term
+
+TERMS = ("separation_inner", "separation_last", "consistency")
+
+
+class Explanation(NamedTuple):
+    """What a classifier looked at, picture by picture; arrays of NumPy.
+
+    Attributes:
+        scores: `[pictures, classes]` float32, before softmax or sigmoid.
+        target, rival: `[pictures]` int32, the two classes that are explained.
+        target_inner, rival_inner: `[pictures, h, w]` float32, their raw attention at the inner layer, not negative.
+        target_last, rival_last: `[pictures, h', w']` float32, at the last layer.
+    """
+
+    scores: np.ndarray
+    target: np.ndarray
+    rival: np.ndarray
+    target_inner: np.ndarray
+    rival_inner: np.ndarray
+    target_last: np.ndarray
+    rival_last: np.ndarray
+
+
+class _Maps(NamedTuple):
+    """Attention of target and rival at both layers."""
+
+    target_inner: Attention
+    rival_inner: Attention
+    target_last: Attention
+    rival_last: Attention
+
+
+@keras.saving.register_keras_serializable(package="sfocus_tf")
+class SharpenFocus(keras.Model):
+    """Trains a classifier so that its attention to the true class and to its rival part.
+
+    Source: "Sharpen Focus: Learning with Attention Separability and Consistency", ICCV 2019, arXiv 1811.07484. The loss
+    of each batch is
+
+        L = L_classification + w1 * L_AS(inner) + w2 * L_AS(last) + w3 * L_AC
+
+    with the attention of the labelled class T and of the most confusing class C at two layers; see
+    `sfocus_tf.attention` and `sfocus_tf.losses` for the equations. What the model is called on, and what `predict`
+    gives, are the classifier's scores; `classifier` itself stays an ordinary Keras model that shares its weights.
+    Losses are given to `compile` as objects with `from_logits=True`; a cross-entropy that takes probabilities raises a
+    `ValueError` at the first step.
+
+    Example:
+
+        classifier = keras.applications.ResNet50(weights=None, classes=10, classifier_activation=None)
+        model = sfocus_tf.SharpenFocus(classifier)
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+        model.fit(train, validation_data=validation)
+
+    Logged beside the loss and the user's metrics, in training and validation: `classification_loss` (with the weight
+    regularisation, the loss of plain Keras), `separation_inner`, `separation_last`, `consistency` (before their
+    weights; over the steps that computed them, 0 where none did), and `dead_target_inner`, `dead_rival_inner`,
+    `dead_target_last`, `dead_rival_last`: the share of pictures whose map is all zero.
+
+    Attributes:
+        classifier: the wrapped model.
+        inner_layer, last_layer: paths of the two attention layers.
+        term_weights: variables by the names of `TERMS`; `model.term_weights["consistency"].assign(0.1)` takes effect
+            at the next step, without compiling anything again.
+    """
+
+    def __init__(
+        self,
+        classifier: keras.Model,
+        inner_layer: str | None = None,
+        last_layer: str | None = None,
+        *,
+        attention: str = "grad_cam",
+        second_order: bool = True,
+        multi_label: bool = False,
+        separation_inner: float | Term = 1.0,
+        separation_last: float | Term = 1.0,
+        consistency: float | Term = 1.0,
+        sigma: float = 0.55,
+        omega: float = 100.0,
+        theta: float = 0.8,
+        minimum_mass: float = 0.05,
+        name: str | None = None,
+        **kwargs: Any,
+    ):
+        """Wraps a classifier.
+
+        Args:
+            classifier: a built functional or Sequential model, nested ones too, `[batch, height, width, channels]` ->
+                scores before softmax or sigmoid, `[batch, classes]`.
+            inner_layer: name or path of the inner attention layer; found by itself where `None`.
+            last_layer: name or path of the last attention layer; found by itself where `None`.
+            attention: how maps are made, one of `sfocus_tf.attention.MECHANISMS`.
+            second_order: differentiate the attention through its own weights, as the paper does. False takes them as
+                constants: cheaper, and a different method.
+            multi_label: several classes a picture (labels are rows of 0 and 1, the loss binary cross-entropy).
+            separation_inner, separation_last, consistency: weight of each term, or a `Term` with warm-up, ramp and
+                "every k steps" too.
+            sigma, omega: threshold and steepness of the soft mask; see `sfocus_tf.attention.soft_mask`.
+            theta: target of the consistency loss; see `sfocus_tf.losses.consistency_loss`.
+            minimum_mass: a picture whose target map holds less than this share of the evidence in its features counts
+                as zero, in [0, 1); see `sfocus_tf.attention.Attention.capacity`. 0 leaves none out.
+            name: name of the model.
+            **kwargs: of `keras.Model`.
+
+        Raises:
+            TypeError: the classifier is no functional or Sequential Keras model.
+            ValueError: the classifier ends in softmax or sigmoid, or lacks two usable layers; a name that is not
+                known; a number out of its range.
+        """
+        super().__init__(name=name or f"sharpen_focus_{getattr(classifier, 'name', '')}", **kwargs)
+        self.num_classes = layers.check_classifier(classifier)
+        self.classifier = classifier
+        self.inner_layer, self.last_layer = layers.find(classifier, inner_layer, last_layer)
+        self.attention = attention_lib.check_mechanism(attention)
+        self.second_order = second_order
+        self.multi_label = multi_label
+        for argument, value, low, high in (
+            ("sigma", sigma, 0, 1), ("theta", theta, 0, 1), ("minimum_mass", minimum_mass, 0, 1), ("omega", omega, 0, 1e4)
+        ):  # fmt: skip
+            if not low <= value <= high:
+                raise ValueError(f"{argument}={value!r}: expected a number from {low} to {high:g}.")
+        self.sigma, self.omega, self.theta, self.minimum_mass = sigma, omega, theta, minimum_mass
+        given = dict(zip(TERMS, (separation_inner, separation_last, consistency), strict=True))
+        # Sums over maps and all that is made of them: float32 at least, float64 for a float64 classifier.
+        self._float = "float64" if classifier.outputs[0].dtype == "float64" else "float32"
+        self.terms = {key: term if isinstance(term, Term) else Term(term) for key, term in given.items()}
+        self.term_weights = {key: self._weight_variable(key, term.weight) for key, term in self.terms.items()}
+        self._term_metrics = {key: keras.metrics.Mean(key, self._float) for key in ("classification_loss", *TERMS)}
+        self._dead_metrics = {key: keras.metrics.Mean(f"dead_{key}", self._float) for key in _Maps._fields}
+        self.build(classifier.input_shape)
+
+    def _weight_variable(self, key: str, weight: float) -> keras.Variable:
+        initializer = keras.initializers.Constant(weight)
+        return self.add_weight((), initializer, "float32", trainable=False, name=f"{key}_weight")
+
+    def build(self, input_shape: Any) -> None:
+        """Nothing to build: the classifier comes built."""
+        self.built = True
+
+    def call(self, inputs: Any, training: bool | None = None) -> tf.Tensor:
+        """The classifier's scores, `[batch, classes]`."""
+        return self.classifier(inputs, training=training)
+
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """One step of training: the attention terms where one is due, else exactly a step of plain Keras."""
+        _refuse_probability_loss(self.loss)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        step = tf.cast(self.optimizer.iterations, tf.int64)
+        weights = self._weights_at(step, training=True)
+        connected: list[int] = []
+
+        def plain() -> Any:
+            return self._gradients(x, y, sample_weight, None, connected)
+
+        def attentive() -> Any:
+            return self._gradients(x, y, sample_weight, weights, connected)
+
+        attend = tf.reduce_any(weights > 0)
+        scores, loss, summary, gradients = tf.cond(attend, attentive, plain)
+        variables = [self.trainable_variables[index] for index in connected]
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return self._report(x, y, sample_weight, scores, loss, summary, weights, tf.cast(attend, self._float))
+
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """One step of evaluation: the same losses, with the terms' weights as they stand (warm-up included)."""
+        _refuse_probability_loss(self.loss)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        step = tf.cast(self.optimizer.iterations, tf.int64) if self.optimizer else tf.constant(2**62, tf.int64)
+        scores, maps, classes = self._observe(x, training=False, labels=y)
+        loss = self._compute_loss(x=x, y=y, y_pred=scores, sample_weight=sample_weight, training=False)
+        summary = self._summary(maps, classes, sample_weight)
+        weights = self._weights_at(step, training=False)
+        return self._report(x, y, sample_weight, scores, loss, summary, weights, tf.ones((), self._float))
+
+    def explain(
+        self,
+        images: Any,
+        class_ids: Any = None,
+        rival_ids: Any = None,
+        batch_size: int = 32,
+    ) -> Explanation:
+        """What the classifier looks at for a class and for its rival, at both layers.
+
+        Args:
+            images: `[pictures, height, width, channels]`, or one picture without the first axis; as for `predict`.
+            class_ids: the class to explain, one for all or `[pictures]`; `None` or -1 for the predicted one.
+            rival_ids: the class to compare it with, in the same form; `None` or -1 for the best of the others.
+            batch_size: pictures at a time.
+
+        Returns:
+            Scores, class numbers and raw maps.
+
+        Raises:
+            ValueError: a class number outside [-1, classes), or as many as there are no pictures.
+        """
+        images = np.asarray(images)
+        images = images[np.newaxis] if images.ndim == 3 else images
+        wanted = [self._wanted("class_ids", class_ids, len(images)), self._wanted("rival_ids", rival_ids, len(images))]
+        parts = []
+        for start in range(0, len(images), batch_size):
+            rows = slice(start, start + batch_size)
+            parts.append(self.explain_on_batch(tf.convert_to_tensor(images[rows]), wanted[0][rows], wanted[1][rows]))
+        return Explanation(*(np.concatenate([np.asarray(part[key]) for part in parts]) for key in Explanation._fields))
+
+    @tf.function(reduce_retracing=True)
+    def explain_on_batch(self, images: tf.Tensor, class_ids: tf.Tensor, rival_ids: tf.Tensor) -> dict[str, tf.Tensor]:
+        """`explain` for one batch of tensors, for use in graphs; class numbers below 0 are chosen by the scores."""
+        scores, maps, classes = self._observe(images, training=False, wanted=(class_ids, rival_ids))
+        result = {"scores": scores, "target": classes.target, "rival": classes.rival}
+        return result | {key: attention.map for key, attention in maps._asdict().items()}
+
+    def _wanted(self, argument: str, ids: Any, pictures: int) -> np.ndarray:
+        ids = np.asarray(-1 if ids is None else ids, np.int32)
+        if ids.ndim > 1 or (ids.ndim == 1 and len(ids) != pictures):
+            raise ValueError(f"{argument}: expected one class number or {pictures} of them, got shape {ids.shape}.")
+        if ids.size and (ids.min() < -1 or ids.max() >= self.num_classes):
+            raise ValueError(f"{argument}: expected class numbers from -1 to {self.num_classes - 1}, got {ids}.")
+        return np.broadcast_to(ids, (pictures,))
+
+    def _observe(
+        self, x: Any, training: bool, labels: Any = None, wanted: tuple[tf.Tensor, tf.Tensor] | None = None
+    ) -> tuple[tf.Tensor, _Maps, Classes]:
+        """One forward pass, and from it the attention of two classes at two layers."""
+        features = {}
+        # Recording begins where the inner layer is watched: nothing before it is differentiated here.
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+
+            def watch(path: str, layer: Any, arguments: Any, output: Any) -> None:
+                if path in (self.inner_layer, self.last_layer):
+                    tape.watch(output)
+                    features[path] = output
+
+            raw_scores = layers.run(self.classifier, x, watch, training)
+            scores = tf.cast(raw_scores, self._float)
+            classes = self._classes(tf.stop_gradient(scores), labels, wanted)
+            chosen = [tf.gather(scores, ids, batch_dims=1) for ids in (classes.target, classes.rival)]
+        sources = [features[self.inner_layer], features[self.last_layer]]
+        maps = []
+        for score in chosen:
+            for feature, gradient in zip(sources, tape.gradient(score, sources), strict=True):
+                gradient = gradient if self.second_order else tf.stop_gradient(gradient)
+                maps.append(attention_lib.attention(feature, gradient, self.attention))
+        del tape
+        target_inner, target_last, rival_inner, rival_last = maps
+        return raw_scores, _Maps(target_inner, rival_inner, target_last, rival_last), classes
+
+    def _classes(self, scores: tf.Tensor, labels: Any, wanted: tuple[tf.Tensor, tf.Tensor] | None) -> Classes:
+        if wanted is None:
+            return attention_lib.labelled_classes(scores, labels, self.multi_label)
+        chosen = attention_lib.predicted_classes(scores, self.multi_label)
+        target = tf.where(wanted[0] < 0, chosen.target, wanted[0])
+        rival = tf.where(tf.equal(target, chosen.target), chosen.rival, attention_lib.rival_of(scores, target))
+        return Classes(target, tf.where(wanted[1] < 0, rival, wanted[1]), chosen.valid)
+
+    def _gradients(self, x: Any, y: Any, sample_weight: Any, weights: tf.Tensor | None, connected: list[int]) -> Any:
+        """Scores, unscaled loss of the replica, summary, and the gradients of the variables numbered in `connected`."""
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        with tf.GradientTape() as tape:
+            if weights is None:
+                scores = self(x, training=True)
+                summary = [tf.zeros((), self._float)] * (len(TERMS) + len(_Maps._fields) + 1)
+                loss = self._compute_loss(x=x, y=y, y_pred=scores, sample_weight=sample_weight, training=True)
+                total = loss
+            else:
+                scores, maps, classes = self._observe(x, training=True, labels=y)
+                summary = self._summary(maps, classes, sample_weight)
+                loss = self._compute_loss(x=x, y=y, y_pred=scores, sample_weight=sample_weight, training=True)
+                attention_loss = tf.reduce_sum(tf.stack(summary[: len(TERMS)]) * weights)
+                # Keras divides what goes through `compile(loss=...)` by the replicas; this does it for the rest.
+                total = loss + tf.cast(attention_loss / replicas, loss.dtype)
+            total = self.optimizer.scale_loss(total)
+        gradients = tape.gradient(total, self.trainable_variables)
+        connected[:] = [index for index, gradient in enumerate(gradients) if gradient is not None]
+        return scores, loss, summary, [gradient for gradient in gradients if gradient is not None]
+
+    def _summary(self, maps: _Maps, classes: Classes, sample_weight: Any) -> list[tf.Tensor]:
+        """The terms' means over the batch (in the order of `TERMS`), the dead maps' shares, and the valid pictures'."""
+        floor_inner = self.minimum_mass * maps.target_inner.capacity
+        floor_last = self.minimum_mass * maps.target_last.capacity
+        last_mask = attention_lib.soft_mask(maps.target_last.map, self.sigma, self.omega, floor_last)
+        inner_mask = attention_lib.resize_map(last_mask, tf.shape(maps.target_inner.map)[1:])
+        terms = (
+            losses.separation_loss(maps.target_inner.map, maps.rival_inner.map, inner_mask, floor_inner),
+            losses.separation_loss(maps.target_last.map, maps.rival_last.map, last_mask, floor_last),
+            losses.consistency_loss(maps.target_inner.map, inner_mask, self.theta, floor_inner),
+        )
+        valid = tf.cast(classes.valid, self._float)
+        weight = valid
+        if sample_weight is not None:
+            sample_weight = tf.cast(sample_weight, self._float)
+            weight *= tf.reduce_mean(tf.reshape(sample_weight, [tf.shape(valid)[0], -1]), axis=-1)
+        # As Keras' losses: the sum of weighted values over the number of pictures.
+        means = [tf.reduce_mean(tf.cast(term, self._float) * weight) for term in terms]
+        dead = [tf.cast(tf.reduce_max(attention.map, axis=(1, 2)) <= 0, self._float) for attention in maps]
+        share = tf.reduce_mean(valid)
+        return [*means, *(tf.math.divide_no_nan(tf.reduce_mean(value * valid), share) for value in dead), share]
+
+    def _weights_at(self, step: tf.Tensor, training: bool) -> tf.Tensor:
+        """The terms' weights at a step, `[3]`, in the order of `TERMS`."""
+        weights = []
+        for key, term in self.terms.items():
+            weight = tf.convert_to_tensor(self.term_weights[key]) * term.ramp(step)
+            weights.append(weight * term.boost(step) if training else weight)
+        return tf.cast(tf.stack(weights), self._float)
+
+    def _report(
+        self, x: Any, y: Any, sample_weight: Any, scores: Any, loss: Any, summary: Any, weights: Any, computed: Any
+    ) -> dict[str, tf.Tensor]:
+        """Updates the metrics with one batch and returns their results."""
+        pictures = tf.cast(tf.shape(scores)[0], self._float)
+        classification = tf.cast(loss, self._float) * tf.distribute.get_strategy().num_replicas_in_sync
+        terms, dead, share = summary[: len(TERMS)], summary[len(TERMS) : -1], summary[-1]
+        total = classification + tf.reduce_sum(tf.stack(terms) * weights)
+        for metric in self.metrics:
+            if metric.name == "loss":
+                metric.update_state(total, sample_weight=pictures)
+        self._term_metrics["classification_loss"].update_state(classification, sample_weight=pictures)
+        for key, value in zip(TERMS, terms, strict=True):
+            self._term_metrics[key].update_state(value, sample_weight=pictures * computed)
+        for metric, value in zip(self._dead_metrics.values(), dead, strict=True):
+            metric.update_state(value, sample_weight=pictures * share * computed)
+        return self.compute_metrics(x, y, scores, sample_weight=sample_weight)
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` needs to build the model again; weights apart."""
+        terms = {
+            key: {"weight": term.weight, "warmup_steps": term.warmup_steps, "ramp_steps": term.ramp_steps,
+                  "every_steps": term.every_steps}
+            for key, term in self.terms.items()
+        }  # fmt: skip
+        return super().get_config() | terms | {
+            "classifier": keras.saving.serialize_keras_object(self.classifier),
+            "inner_layer": self.inner_layer,
+            "last_layer": self.last_layer,
+            "attention": self.attention,
+            "second_order": self.second_order,
+            "multi_label": self.multi_label,
+            "sigma": self.sigma,
+            "omega": self.omega,
+            "theta": self.theta,
+            "minimum_mass": self.minimum_mass,
+            "name": self.name,
+        }  # fmt: skip
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "SharpenFocus":
+        """The model that `get_config` described."""
+        config = dict(config)
+        config["classifier"] = keras.saving.deserialize_keras_object(config["classifier"], custom_objects)
+        for key in TERMS:
+            config[key] = Term(**config[key])
+        return cls(**config)
+
+
+def _refuse_probability_loss(loss: Any) -> None:
+    """Raises a `ValueError` for a cross-entropy that takes probabilities, while classifiers here give scores."""
+    named = keras.losses.get(loss) if isinstance(loss, str) else loss
+    from_logits = named.get_config().get("from_logits") if isinstance(named, keras.losses.Loss) else None
+    if from_logits is False or getattr(named, "__name__", "").endswith("crossentropy"):
+        raise ValueError(
+            f"loss={loss!r} takes probabilities, but the classifier gives scores before softmax or sigmoid. Pass the "
+            "loss object with from_logits=True, such as keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
+        )

@@ -1,0 +1,304 @@
+"""From a config to a trained model and its results: data, model, fit, evaluation, files in the workdir."""
+
+import json
+import math
+import pathlib
+import platform
+import time
+from typing import Any
+
+import keras
+import ml_collections
+import numpy as np
+import tensorflow as tf
+
+import sfocus_tf
+from sfocus_tf import backbones, checkpoints, data, evaluation, report
+from sfocus_tf.data import Data
+from sfocus_tf.model import SharpenFocus
+from sfocus_tf.naming import unknown
+from sfocus_tf.recipes import recipe
+
+METHODS = ("icasc", "cross_entropy")
+OPTIMIZERS = ("sgd", "adamw")
+SCHEDULES = ("cosine", "step", "constant")
+# A run may go on with these changed: they say where data lie, not what is computed.
+_MAY_DIFFER = ("data_dir",)
+_SHOWN = 8  # pictures in the figure
+
+
+class WorkdirError(ValueError):
+    """The workdir cannot be used: another config's run is in it, or it cannot be written."""
+
+
+def run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
+    """Trains and evaluates a classifier, going on where an interrupted run in the same workdir stopped.
+
+    Leaves in the workdir: `config.json`, `history.csv`, `tensorboard/`, `last.keras`, `best.keras` (by the validation
+    pictures, where there are any), `results.json` and `attention.png`.
+
+    Args:
+        config: every key of `configs/common.py`.
+        workdir: the folder; made where it does not exist.
+
+    Returns:
+        What `results.json` holds.
+
+    Raises:
+        ValueError: a setting that is not valid, or data that are not as they should be.
+        WorkdirError: the workdir has a run of another config, or cannot be written.
+        FloatingPointError: the loss became NaN or infinite.
+    """
+    check(config)
+    folder = _prepare_workdir(config, pathlib.Path(workdir).expanduser())
+    if (folder / "results.json").exists():
+        return json.loads((folder / "results.json").read_text())
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(config.seed)
+    keras.mixed_precision.set_global_policy(config.precision)
+    splits = _data(config)
+    train = splits["train"]
+    if (folder / "last.keras").exists():
+        model = keras.models.load_model(folder / "last.keras")
+    else:
+        model = _model(config, train)
+    first = int(model.optimizer.iterations) // train.steps
+    seconds = _fit(config, model, splits, folder, first)
+    results = _results(config, model, splits, folder, seconds)
+    checkpoints.write_text(folder / "results.json", json.dumps(results, indent=2) + "\n")
+    return results
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises a `ValueError` for a setting that is not valid, before any work is done."""
+    for key, value, valid in (
+        ("method", config.method, METHODS),
+        ("config.optimizer.name", config.optimizer.name, OPTIMIZERS),
+        ("config.optimizer.schedule", config.optimizer.schedule, SCHEDULES),
+        ("config.precision", config.precision, ("float32", "mixed_float16", "mixed_bfloat16")),
+    ):
+        if value not in valid:
+            raise unknown(key, value, valid)
+    for key in ("epochs", "batch_size"):
+        if config[key] < 1:
+            raise ValueError(f"{key}={config[key]}: expected a positive number.")
+    if config.optimizer.learning_rate <= 0:
+        raise ValueError(f"config.optimizer.learning_rate={config.optimizer.learning_rate}: expected more than 0.")
+    recipe(config.attention, config.terms.to_dict()).arguments(1)
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as a table for people."""
+    rows = [("data", f"{results['dataset']}, {results['examples']['test']} test pictures")]
+    rows += [("method", f"{results['method']}, {results['backbone']}, seed {results['seed']}")]
+    for name, value in results["test"].items():
+        rows.append((name, f"{100 * value:.2f} %" if name in results["percentages"] else f"{value:.4f}"))
+    rows.append(("training time", f"{results['seconds']:.0f} s, {results['epochs']} epochs"))
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _prepare_workdir(config: ml_collections.ConfigDict, folder: pathlib.Path) -> pathlib.Path:
+    resolved = json.loads(config.to_json())
+    path = folder / "config.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            checkpoints.write_text(path, json.dumps(resolved, indent=2, sort_keys=True) + "\n")
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise WorkdirError(f"workdir={str(folder)!r} cannot be written: {error}.") from error
+    there, here = _flat(json.loads(path.read_text())), _flat(resolved)
+    differing = [
+        f"{key}: {there.get(key)!r} there, {here.get(key)!r} now"
+        for key in sorted(there.keys() | here.keys())
+        if there.get(key) != here.get(key) and key not in _MAY_DIFFER
+    ]
+    if differing:
+        raise WorkdirError(
+            f"workdir={str(folder)!r} has a run of another config. Give another --workdir, or remove it.\n  "
+            + "\n  ".join(differing)
+        )
+    return folder
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat
+
+
+def _data(config: ml_collections.ConfigDict) -> dict[str, Data]:
+    splits = {}
+    for split in ("train", "validation", "test"):
+        if split == "validation" and not config.validation_fraction:
+            continue
+        splits[split] = data.load(
+            config.dataset,
+            split,
+            data_dir=config.data_dir,
+            batch_size=config.batch_size,
+            image_size=config.image_size,
+            augmentation=config.augmentation,
+            validation_fraction=config.validation_fraction,
+            skip_corrupt=config.skip_corrupt,
+            seed=config.seed,
+        )
+        skipped = splits[split].source.skipped
+        if skipped:
+            print(f"{split}: left out {len(skipped)} corrupt picture(s), such as {skipped[0]}", flush=True)
+    return splits
+
+
+def _model(config: ml_collections.ConfigDict, train: Data) -> SharpenFocus:
+    classifier = backbones.create(
+        config.backbone, len(train.class_names), train.image_size, config.weights, config.dropout
+    )
+    steps = config.epochs * train.steps
+    arguments = recipe(config.attention, config.terms.to_dict()).arguments(steps)
+    if config.method == "cross_entropy":
+        # With all weights zero each step is exactly one of plain Keras.
+        arguments |= {key: 0.0 for key in ("separation_inner", "separation_last", "consistency")}
+    model = SharpenFocus(
+        classifier, config.inner_layer, config.last_layer, multi_label=train.multi_label, **arguments
+    )
+    loss: keras.losses.Loss
+    if train.multi_label:
+        loss = keras.losses.BinaryCrossentropy(from_logits=True)
+        # An approximation while training; the exact mean average precision is computed at the end.
+        metric = keras.metrics.AUC(
+            curve="PR", multi_label=True, num_labels=len(train.class_names), from_logits=True, name="pr_auc"
+        )
+    else:
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        metric = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+    model.compile(_optimizer(config, train.steps), loss, metrics=[metric], jit_compile=config.jit_compile)
+    return model
+
+
+def _optimizer(config: ml_collections.ConfigDict, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    settings = config.optimizer
+    total, warmup = config.epochs * steps_per_epoch, round(settings.warmup_epochs * steps_per_epoch)
+    rate: Any = settings.learning_rate
+    if settings.schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0 if warmup else rate, max(total - warmup, 1), warmup_target=rate if warmup else None, warmup_steps=warmup
+        )
+    elif settings.schedule == "step":
+        # A tenth at one half and at three quarters of the run, as for CIFAR (He et al. 2016).
+        values = [rate, rate / 10, rate / 100]
+        rate = keras.optimizers.schedules.PiecewiseConstantDecay([total // 2, 3 * total // 4], values)
+    common = {"weight_decay": settings.weight_decay or None, "global_clipnorm": settings.clip_norm or None}
+    optimizer: keras.optimizers.Optimizer
+    if settings.name == "sgd":
+        optimizer = keras.optimizers.SGD(rate, settings.momentum, nesterov=settings.nesterov, **common)
+    else:
+        optimizer = keras.optimizers.AdamW(rate, **common)
+    if settings.weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+def _fit(
+    config: ml_collections.ConfigDict, model: SharpenFocus, splits: dict[str, Data], folder: pathlib.Path, first: int
+) -> float:
+    """Trains from epoch `first`; returns the seconds that all epochs took, earlier runs' included."""
+    train, validation = splits["train"], splits.get("validation")
+    monitor = None
+    if validation is not None:
+        monitor = "val_pr_auc" if train.multi_label else "val_accuracy"
+    history = folder / "history.csv"
+    rows = checkpoints.read_history(history, first)
+    best = max([row[monitor] for row in rows], default=-math.inf) if monitor else -math.inf
+    if first < config.epochs:
+        model.fit(
+            train.epochs(first, config.epochs),
+            epochs=config.epochs,
+            initial_epoch=first,
+            steps_per_epoch=train.steps,
+            validation_data=validation.batches if validation else None,
+            callbacks=[
+                keras.callbacks.TerminateOnNaN(),
+                _Seconds(),
+                keras.callbacks.CSVLogger(str(history), append=bool(rows)),
+                keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False),
+                checkpoints.Checkpoint(folder, monitor, best),
+            ],
+        )
+        rows = checkpoints.read_history(history, config.epochs)
+    if rows and not math.isfinite(rows[-1]["loss"]):
+        raise FloatingPointError(
+            f"the loss became {rows[-1]['loss']} in epoch {int(rows[-1]['epoch']) + 1}; {folder / 'last.keras'} is of "
+            "the epoch before. A lower config.optimizer.learning_rate or config.optimizer.clip_norm may help."
+        )
+    return sum(row["seconds"] for row in rows)
+
+
+class _Seconds(keras.callbacks.Callback):
+    """Logs how long the epoch's training steps took, validation left out."""
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.begin = time.monotonic()
+        self.elapsed = 0.0
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self.elapsed = self.elapsed or time.monotonic() - self.begin
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        logs["seconds"] = self.elapsed or time.monotonic() - self.begin
+
+
+def _results(
+    config: ml_collections.ConfigDict, model: SharpenFocus, splits: dict[str, Data], folder: pathlib.Path, seconds: float
+) -> dict[str, Any]:
+    test = splits["test"]
+    logs = model.evaluate(test.batches, return_dict=True, verbose=0)
+    scores = model.predict(test.batches, verbose=0)
+    labels = np.concatenate([label for _, label in test.batches.as_numpy_iterator()])
+    measured: dict[str, float] = {}
+    if test.multi_label:
+        measured["mAP"] = evaluation.mean_average_precision(scores, labels)
+    else:
+        measured["accuracy"] = evaluation.accuracy(scores, labels)
+        if len(test.class_names) > 10:
+            measured["top-5 accuracy"] = evaluation.accuracy(scores, labels, top=5)
+    percentages = [*measured, *(key for key in logs if key.startswith("dead_"))]
+    wanted = ("classification_loss", "separation_inner", "separation_last", "consistency")
+    measured |= {key: float(value) for key, value in logs.items() if key in wanted or key.startswith("dead_")}
+    _picture(model, test, folder / "attention.png")
+    return {
+        "dataset": config.dataset,
+        "method": config.method,
+        "backbone": config.backbone,
+        "seed": config.seed,
+        "epochs": config.epochs,
+        "examples": {split: part.source.size for split, part in splits.items()},
+        "test": measured,
+        "percentages": percentages,
+        "seconds": seconds,
+        "layers": {"inner": model.inner_layer, "last": model.last_layer},
+        "versions": {
+            "sfocus_tf": sfocus_tf.__version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "python": platform.python_version(),
+        },
+        "machine": {"processor": platform.machine(), "devices": [d.device_type for d in tf.config.list_physical_devices()]},
+        "config": json.loads(config.to_json()),
+    }
+
+
+def _picture(model: SharpenFocus, test: Data, path: pathlib.Path) -> None:
+    """Test pictures, evenly spaced, with the attention of their predicted class and its rival."""
+    stride = max(test.source.size // _SHOWN, 1)
+    pictures = list(test.batches.unbatch().shard(stride, 0).take(_SHOWN).as_numpy_iterator())
+    images = np.stack([image for image, _ in pictures])
+    names = []
+    for _, label in pictures:
+        numbers = np.flatnonzero(label) if test.multi_label else [label]
+        names.append(", ".join(test.class_names[number] for number in numbers) or "none of the classes")
+    figure = report.attention_figure(images, model.explain(images), test.class_names, names)
+    figure.savefig(path, dpi=110)

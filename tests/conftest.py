@@ -1,0 +1,64 @@
+"""What the tests share: quiet logs, small classifiers, and the real pictures where they are at hand."""
+
+import os
+import pathlib
+import tarfile
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared" / "data"
+
+tf.config.threading.set_inter_op_parallelism_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_keras():
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
+    keras.backend.clear_session()
+
+
+@pytest.fixture(scope="session")
+def real(tmp_path_factory):
+    """Unpacks an archive of real pictures, or skips the test."""
+    unpacked = {}
+
+    def folder(name: str) -> pathlib.Path:
+        archive = SHARED / f"{name}.tar"
+        if not archive.exists():
+            pytest.skip(f"the real pictures are not here: {archive}")
+        if name not in unpacked:
+            unpacked[name] = tmp_path_factory.mktemp(name)
+            with tarfile.open(archive) as tar:
+                tar.extractall(unpacked[name], filter="data")
+        return unpacked[name]
+
+    return folder
+
+
+def tiny_classifier(classes: int = 3, size: int = 8, activation: str = "relu", **kwargs) -> keras.Model:
+    """Two resolutions, no normalisation: `[batch, size, size, 3]` -> scores."""
+    inputs = keras.Input((size, size, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same", activation=activation, name="fine", **kwargs)(inputs)
+    x = keras.layers.Conv2D(6, 3, 2, padding="same", activation=activation, name="coarse", **kwargs)(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, keras.layers.Dense(classes, name="scores")(x), name="tiny")
+
+
+def pictures(count: int, size: int = 8, seed: int = 0) -> np.ndarray:
+    """Random pictures with pixels in [0, 1]."""
+    return np.random.default_rng(seed).random((count, size, size, 3), dtype=np.float32)
+
+
+def crossentropy() -> keras.losses.Loss:
+    """The usual single-label loss on scores."""
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -1,0 +1,153 @@
+"""Maps, masks and class choice, against numbers worked out by hand and independent implementations."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tf_keras_vis.gradcam import Gradcam
+
+import sfocus_tf as sf
+from sfocus_tf import attention, backbones
+from sfocus_tf.data import scenes
+from tests.conftest import pictures, tiny_classifier
+
+# One picture, 1x2 positions, 2 channels.
+FEATURES = tf.constant([[[[1.0, 2.0], [3.0, 0.0]]]])
+GRADIENTS = tf.constant([[[[2.0, -4.0], [0.0, 2.0]]]])
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "expected", "capacity"),
+    [
+        # alpha = mean g = (1, -1); A = relu(1-2, 3-0); |alpha F| sums to 1+2+3+0.
+        ("grad_cam", [[[0.0, 3.0]]], 6.0),
+        # alpha = mean relu(g) = (1, 1).
+        ("grad_cam_positive", [[[3.0, 3.0]]], 6.0),
+        # sum F = (4, 2); alpha_1 = 2 / (2 + 4*2) = 0.2, alpha_2 = 2 / (2 + 2*2) = 1/3.
+        ("grad_cam_plus_plus", [[[0.2 + 2 / 3, 0.6]]], 0.2 * 4 + 2 / 3),
+        # relu(g) * F at each position: (2 + 0, 0 + 0).
+        ("layer_cam", [[[2.0, 0.0]]], 2.0),
+    ],
+)
+def test_maps_worked_out_by_hand(mechanism, expected, capacity):
+    result = attention.attention(FEATURES, GRADIENTS, mechanism)
+    np.testing.assert_allclose(result.map, expected, rtol=1e-6)
+    np.testing.assert_allclose(result.capacity, [capacity], rtol=1e-6)
+
+
+def test_grad_cam_plus_plus_is_the_papers_equation():
+    """Equations 10 and 19 of the paper written out, where every gradient is positive."""
+    rng = np.random.default_rng(0)
+    f, g = rng.random((2, 3, 3, 4)), rng.random((2, 3, 3, 4)) + 0.1
+    alpha = g**2 / (2 * g**2 + f.sum((1, 2), keepdims=True) * g**3)
+    weights = (alpha * np.maximum(g, 0)).sum((1, 2), keepdims=True)
+    expected = np.maximum((weights * f).sum(-1), 0)
+    result = attention.attention(tf.constant(f), tf.constant(g), "grad_cam_plus_plus")
+    np.testing.assert_allclose(result.map, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("mechanism", attention.MECHANISMS)
+def test_capacity_bounds_the_map(mechanism):
+    rng = np.random.default_rng(1)
+    result = attention.attention(rng.normal(size=(5, 4, 4, 6)), rng.normal(size=(5, 4, 4, 6)), mechanism)
+    assert (np.sum(result.map, axis=(1, 2)) <= result.capacity.numpy() * (1 + 1e-9)).all()
+
+
+def test_unknown_mechanism_names_the_nearest():
+    with pytest.raises(ValueError, match="'gradcam' is not known. Did you mean 'grad_cam'"):
+        attention.check_mechanism("gradcam")
+
+
+@pytest.mark.parametrize(("mechanism", "modifier"), [("grad_cam", None), ("grad_cam_positive", tf.nn.relu)])
+@pytest.mark.parametrize("layer", ["inner", "last"])
+def test_maps_equal_tf_keras_vis(mechanism, modifier, layer):
+    """The independent implementation, on pictures of the package and a network with normalisation and shortcuts."""
+    classifier = backbones.create("resnet8", 5, 32)
+    model = sf.SharpenFocus(classifier, attention=mechanism)
+    images = np.stack([scenes.picture(tf.constant(number), "test", 32)["image"] for number in range(4)])
+    images = images.astype(np.float32)
+    explanation = model.explain(images)
+    path = model.inner_layer if layer == "inner" else model.last_layer
+    arguments = {} if modifier is None else {"gradient_modifier": modifier}
+    for role in ("target", "rival"):
+        classes = [int(number) for number in getattr(explanation, role)]
+        expected = Gradcam(classifier, clone=True)(
+            lambda scores, classes=classes: [scores[row, number] for row, number in enumerate(classes)],
+            images,
+            penultimate_layer=path,
+            seek_penultimate_conv_layer=False,
+            expand_cam=False,
+            normalize_cam=False,
+            **arguments,
+        )
+        np.testing.assert_allclose(getattr(explanation, f"{role}_{layer}"), expected, rtol=1e-4, atol=1e-7)
+
+
+def test_last_map_equals_the_closed_form_of_pooling_and_dense():
+    """Y = W' mean(F) + b, so alpha = W / positions whatever the picture (Zhou et al. 2016)."""
+    classifier = tiny_classifier()
+    images = pictures(6)
+    explanation = sf.SharpenFocus(classifier).explain(images)
+    features = keras.Model(classifier.input, classifier.get_layer("coarse").output).predict(images, verbose=0)
+    kernel = classifier.get_layer("scores").get_weights()[0] / (4 * 4)
+    for role in ("target", "rival"):
+        expected = np.maximum(np.einsum("bhwk,kb->bhw", features, kernel[:, getattr(explanation, role)]), 0)
+        np.testing.assert_allclose(getattr(explanation, f"{role}_last"), expected, rtol=1e-5, atol=1e-8)
+
+
+def test_soft_mask_worked_out_by_hand():
+    mask = attention.soft_mask(tf.constant([[[2.0, 1.1, 1.0, 0.0]]]), sigma=0.55, omega=100.0)
+    expected = 1 / (1 + np.exp(-100 * (np.array([1.0, 0.55, 0.5, 0.0]) - 0.55)))
+    np.testing.assert_allclose(mask[0, 0], expected, atol=1e-6)
+
+
+def test_soft_mask_ignores_scale_and_is_empty_for_a_dead_map():
+    map_ = tf.constant(np.random.default_rng(0).random((3, 4, 4), dtype=np.float32))
+    np.testing.assert_allclose(attention.soft_mask(map_), attention.soft_mask(map_ * 1e-20), atol=1e-4)
+    assert np.max(attention.soft_mask(tf.zeros([1, 4, 4]))) < 1e-20
+
+
+SCORES = tf.constant([[1.0, 5.0, 2.0], [9.0, 1.0, 3.0]])
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([1, 2]),
+        np.array([[1], [2]], np.int64),
+        np.array([[0, 1, 0], [0, 0, 1]], np.float32),
+        np.array([[0.1, 0.8, 0.1], [0.05, 0.05, 0.9]], np.float32),  # smoothed
+        np.array([[0.4, 0.6, 0.0], [0.0, 0.3, 0.7]], np.float32),  # mixed up
+    ],
+)
+def test_target_is_the_label_and_rival_the_best_of_the_others(labels):
+    classes = attention.labelled_classes(SCORES, labels)
+    assert classes.target.numpy().tolist() == [1, 2]
+    assert classes.rival.numpy().tolist() == [2, 0]
+    assert classes.valid.numpy().all()
+
+
+def test_rival_of_two_classes_and_of_very_low_scores():
+    classes = attention.labelled_classes(tf.constant([[-1e38, 3e38], [0.0, -3.4e38]]), np.array([1, 0]))
+    assert classes.rival.numpy().tolist() == [0, 1]
+
+
+def test_multi_label_classes():
+    """Present with the highest score, absent with the highest; pictures with none of one kind are not valid."""
+    scores = tf.constant([[1.0, 5.0, 2.0], [9.0, 1.0, 3.0], [9.0, 1.0, 3.0]])
+    classes = attention.labelled_classes(scores, tf.constant([[1.0, 0, 1], [0, 0, 0], [1, 1, 1]]), multi_label=True)
+    assert (int(classes.target[0]), int(classes.rival[0])) == (2, 1)
+    assert classes.valid.numpy().tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("labels", [[0, 3], [-1, 0]])
+def test_labels_out_of_range(labels):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="labels must be class numbers from 0 to 2"):
+        attention.labelled_classes(SCORES, np.array(labels))
+
+
+def test_predicted_classes():
+    classes = attention.predicted_classes(SCORES)
+    assert classes.target.numpy().tolist() == [1, 0] and classes.rival.numpy().tolist() == [2, 2]
+    several = attention.predicted_classes(tf.constant([[4.0, 3.0, -1.0], [4.0, 3.0, 1.0]]), multi_label=True)
+    assert several.rival.numpy().tolist() == [2, 1]

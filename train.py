@@ -1,0 +1,87 @@
+"""Trains an image classifier with attention supervision (ICASC), or with cross-entropy alone.
+
+  python train.py                                              generated pictures, a few minutes
+  python train.py --dataset=voc2012 --data_dir=<folder>        the recipe in configs/voc2012.py
+  python train.py --dataset=folder --data_dir=<folder>         class folders of your own
+  python train.py --method=cross_entropy                       the same without attention supervision
+  python train.py --config.optimizer.learning_rate=0.01        any setting of configs/common.py
+  python train.py --config=my_config.py                        a config of your own
+
+Run the same command again after an interruption, and it goes on where it stopped.
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+_ROOT = pathlib.Path(__file__).parent
+_CONFIG = config_flags.DEFINE_config_file("config", None, "A file with get_config(); configs/<dataset>.py by default.")
+_DATASET = flags.DEFINE_string("dataset", "scenes", "Data set; picks configs/<dataset>.py.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; runs/<dataset>-<method>-<seed> by default.")
+_METHOD = flags.DEFINE_string("method", None, "icasc or cross_entropy.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data are.")
+_SEED = flags.DEFINE_integer("seed", None, "Of initial weights, data order and augmentation.")
+_EPOCHS = flags.DEFINE_integer("epochs", None, "Passes over the training pictures.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Pictures a step.")
+_BACKBONE = flags.DEFINE_string("backbone", None, "Network, such as resnet20, efficientnet_lite0 or ResNet50.")
+_SKIP_CORRUPT = flags.DEFINE_bool("skip_corrupt", None, "Leave pictures that cannot be decoded out.")
+_DETERMINISTIC = flags.DEFINE_bool("deterministic", None, "The same bits in each run.")
+_SHORTCUTS = (
+    _METHOD, _DATA_DIR, _SEED, _EPOCHS, _BATCH_SIZE, _BACKBONE, _SKIP_CORRUPT, _DETERMINISTIC
+)  # fmt: skip
+
+
+def with_config(argv: list[str]) -> list[str]:
+    """The command line with the config file that `--dataset` picks, unless it names one itself.
+
+    Raises:
+        ValueError: there is no config of that name.
+    """
+    if any(argument.lstrip("-").split("=")[0] == "config" for argument in argv[1:]):
+        return argv
+    name = "scenes"
+    for position, argument in enumerate(argv):
+        flag, _, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and flag == "dataset":
+            name = value or (argv[position + 1] if position + 1 < len(argv) else "")
+    from sfocus_tf.naming import unknown  # here, so that --help needs no TensorFlow
+
+    known = sorted(path.stem for path in (_ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "common"))
+    file = "common" if name.startswith("tfds:") else name
+    if file not in [*known, "common"]:
+        raise unknown("dataset", name, [*known, "tfds:<name>"])
+    return [argv[0], f"--config={_ROOT / 'configs' / file}.py", *argv[1:]]
+
+
+def main(argv: list[str]) -> None:
+    """Trains, and prints the results."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}. Flags are written as --name=value.")
+    config = _CONFIG.value
+    if flags.FLAGS["dataset"].present:
+        config.dataset = _DATASET.value
+    for flag in _SHORTCUTS:
+        if flag.value is not None:
+            config[flag.name] = flag.value
+    from sfocus_tf import training  # takes seconds to import: not before the flags are known to be right
+
+    workdir = pathlib.Path(_WORKDIR.value or f"runs/{config.dataset.replace(':', '-')}-{config.method}-{config.seed}")
+    results = training.run(config, workdir)
+    print(f"\n{training.table(results)}\n\nresults, checkpoints and attention.png: {workdir}", flush=True)
+
+
+def cli() -> None:
+    """Runs `main`; what a user can mend is shown as one message, without a traceback."""
+    sys.path.insert(0, str(_ROOT))
+    try:
+        app.run(main, argv=with_config(sys.argv))
+    except (ValueError, OSError, RuntimeError, KeyError, AttributeError) as error:
+        if isinstance(error, RuntimeError) and type(error).__name__ != "DataUnavailableError":
+            raise
+        sys.exit(f"train.py: {error}")
+
+
+if __name__ == "__main__":
+    cli()
