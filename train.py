@@ -46,11 +46,11 @@ def with_config(argv: list[str]) -> list[str]:
         flag, _, value = argument.lstrip("-").partition("=")
         if argument.startswith("-") and flag == "dataset":
             name = value or (argv[position + 1] if position + 1 < len(argv) else "")
-    from sfocus_tf.naming import unknown  # here, so that --help needs no TensorFlow
-
     known = sorted(path.stem for path in (_ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "common"))
     file = "common" if name.startswith("tfds:") else name
     if file not in [*known, "common"]:
+        from sfocus_tf.naming import unknown  # here, as importing the package takes seconds
+
         raise unknown("dataset", name, [*known, "tfds:<name>"])
     return [argv[0], f"--config={_ROOT / 'configs' / file}.py", *argv[1:]]
 

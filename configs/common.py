@@ -48,4 +48,4 @@ def get_config() -> ml_collections.ConfigDict:
     config.terms = ml_collections.ConfigDict()  # what differs from that recipe; see sfocus_tf.recipes.Recipe
     for field in dataclasses.fields(Recipe):
         config.terms[field.name] = config_dict.placeholder(type(field.default))
-    return config
+    return config.lock()

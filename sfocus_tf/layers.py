@@ -137,11 +137,11 @@ def find(classifier: keras.Model, inner: str | None = None, last: str | None = N
     maps = _feature_maps(classifier)
     by_path = {map_.path: map_ for map_ in maps}
     order = list(by_path)
-    last_map = by_path[_resolve("last_layer", last, order)] if last else _choose(maps)
+    last_map: _Map | None = by_path[_resolve("last_layer", last, order)] if last else _choose(maps)
     if last_map is None:
         raise _no_layers(classifier, "it has no activated feature map with more than one position")
     if inner:
-        inner_map = by_path[_resolve("inner_layer", inner, order)]
+        inner_map: _Map | None = by_path[_resolve("inner_layer", inner, order)]
     else:
         before = maps[: order.index(last_map.path)]
         area = last_map.size[0] * last_map.size[1]
@@ -233,4 +233,3 @@ def _refuse_probabilities(classifier: keras.Model) -> None:
                 "scores before it. Build it with classifier_activation=None (keras.applications) or without that "
                 "activation, and use a loss with from_logits=True."
             )
-

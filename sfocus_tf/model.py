@@ -10,6 +10,7 @@ from sfocus_tf import attention as attention_lib
 from sfocus_tf import layers, losses
 from sfocus_tf.attention import Attention, Classes
 from sfocus_tf.losses import Term
+from sfocus_tf.naming import unknown
 
 TERMS = ("separation_inner", "separation_last", "consistency")
 
@@ -58,7 +59,6 @@ class SharpenFocus(keras.Model):
     `ValueError` at the first step.
 
     Example:
-
         classifier = keras.applications.ResNet50(weights=None, classes=10, classifier_activation=None)
         model = sfocus_tf.SharpenFocus(classifier)
         model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
@@ -72,8 +72,7 @@ class SharpenFocus(keras.Model):
     Attributes:
         classifier: the wrapped model.
         inner_layer, last_layer: paths of the two attention layers.
-        term_weights: variables by the names of `TERMS`; `model.term_weights["consistency"].assign(0.1)` takes effect
-            at the next step, without compiling anything again.
+        terms: how each term was set up, by the names of `TERMS`; `set_term_weight` changes a weight in training.
     """
 
     def __init__(
@@ -106,9 +105,12 @@ class SharpenFocus(keras.Model):
             second_order: differentiate the attention through its own weights, as the paper does. False takes them as
                 constants: cheaper, and a different method.
             multi_label: several classes a picture (labels are rows of 0 and 1, the loss binary cross-entropy).
-            separation_inner, separation_last, consistency: weight of each term, or a `Term` with warm-up, ramp and
+            separation_inner: weight of the separation loss at the inner layer, or a `Term` with warm-up, ramp and
                 "every k steps" too.
-            sigma, omega: threshold and steepness of the soft mask; see `sfocus_tf.attention.soft_mask`.
+            separation_last: the same at the last layer.
+            consistency: the same of the consistency loss.
+            sigma: threshold of the soft mask, in [0, 1]; see `sfocus_tf.attention.soft_mask`.
+            omega: its steepness.
             theta: target of the consistency loss; see `sfocus_tf.losses.consistency_loss`.
             minimum_mass: a picture whose target map holds less than this share of the evidence in its features counts
                 as zero, in [0, 1); see `sfocus_tf.attention.Attention.capacity`. 0 leaves none out.
@@ -127,19 +129,19 @@ class SharpenFocus(keras.Model):
         self.attention = attention_lib.check_mechanism(attention)
         self.second_order = second_order
         self.multi_label = multi_label
-        for argument, value, low, high in (
-            ("sigma", sigma, 0, 1), ("theta", theta, 0, 1), ("minimum_mass", minimum_mass, 0, 1), ("omega", omega, 0, 1e4)
-        ):  # fmt: skip
-            if not low <= value <= high:
-                raise ValueError(f"{argument}={value!r}: expected a number from {low} to {high:g}.")
+        for argument, value, high in (("sigma", sigma, 1), ("theta", theta, 1), ("minimum_mass", minimum_mass, 1),
+                                      ("omega", omega, 1e4)):  # fmt: skip
+            if not 0 <= value <= high:
+                raise ValueError(f"{argument}={value!r}: expected a number from 0 to {high:g}.")
         self.sigma, self.omega, self.theta, self.minimum_mass = sigma, omega, theta, minimum_mass
         given = dict(zip(TERMS, (separation_inner, separation_last, consistency), strict=True))
         # Sums over maps and all that is made of them: float32 at least, float64 for a float64 classifier.
         self._float = "float64" if classifier.outputs[0].dtype == "float64" else "float32"
         self.terms = {key: term if isinstance(term, Term) else Term(term) for key, term in given.items()}
-        self.term_weights = {key: self._weight_variable(key, term.weight) for key, term in self.terms.items()}
+        self._term_weights = {key: self._weight_variable(key, term.weight) for key, term in self.terms.items()}
         self._term_metrics = {key: keras.metrics.Mean(key, self._float) for key in ("classification_loss", *TERMS)}
         self._dead_metrics = {key: keras.metrics.Mean(f"dead_{key}", self._float) for key in _Maps._fields}
+        self._supervised = True  # whether the training step has attention terms at all; see make_train_function
         self.build(classifier.input_shape)
 
     def _weight_variable(self, key: str, weight: float) -> keras.Variable:
@@ -153,6 +155,33 @@ class SharpenFocus(keras.Model):
     def call(self, inputs: Any, training: bool | None = None) -> tf.Tensor:
         """The classifier's scores, `[batch, classes]`."""
         return self.classifier(inputs, training=training)
+
+    def set_term_weight(self, term: str, weight: float) -> None:
+        """Changes the weight of a term, from the next step on; nothing needs to be compiled again.
+
+        Args:
+            term: one of `TERMS`.
+            weight: its factor in the total loss, not negative.
+
+        Raises:
+            ValueError: no such term, or a negative weight.
+        """
+        if term not in TERMS:
+            raise unknown("term", term, TERMS)
+        self._term_weights[term].assign(Term(weight).weight)
+        if self.train_function is not None:
+            self.make_train_function()
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """As `keras.Model.make_train_function`; called by Keras before training.
+
+        With all weights zero the step has no attention terms, not even ones that are never applied: a graph that
+        contains both kinds of step is optimised differently, and rounds differently in the last bit.
+        """
+        supervised = any(float(weight) > 0 for weight in self._term_weights.values())
+        force = force or supervised != self._supervised
+        self._supervised = supervised
+        return super().make_train_function(force)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One step of training: the attention terms where one is due, else exactly a step of plain Keras."""
@@ -169,7 +198,7 @@ class SharpenFocus(keras.Model):
             return self._gradients(x, y, sample_weight, weights, connected)
 
         attend = tf.reduce_any(weights > 0)
-        scores, loss, summary, gradients = tf.cond(attend, attentive, plain)
+        scores, loss, summary, gradients = tf.cond(attend, attentive, plain) if self._supervised else plain()
         variables = [self.trainable_variables[index] for index in connected]
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return self._report(x, y, sample_weight, scores, loss, summary, weights, tf.cast(attend, self._float))
@@ -250,10 +279,10 @@ class SharpenFocus(keras.Model):
         sources = [features[self.inner_layer], features[self.last_layer]]
         maps = []
         for score in chosen:
-            for feature, gradient in zip(sources, tape.gradient(score, sources), strict=True):
-                gradient = gradient if self.second_order else tf.stop_gradient(gradient)
-                maps.append(attention_lib.attention(feature, gradient, self.attention))
-        del tape
+            gradients = tape.gradient(score, sources)
+            if not self.second_order:
+                gradients = [tf.stop_gradient(gradient) for gradient in gradients]
+            maps += [attention_lib.attention(*pair, self.attention) for pair in zip(sources, gradients, strict=True)]
         target_inner, target_last, rival_inner, rival_last = maps
         return raw_scores, _Maps(target_inner, rival_inner, target_last, rival_last), classes
 
@@ -312,7 +341,7 @@ class SharpenFocus(keras.Model):
         """The terms' weights at a step, `[3]`, in the order of `TERMS`."""
         weights = []
         for key, term in self.terms.items():
-            weight = tf.convert_to_tensor(self.term_weights[key]) * term.ramp(step)
+            weight = tf.convert_to_tensor(self._term_weights[key]) * term.ramp(step)
             weights.append(weight * term.boost(step) if training else weight)
         return tf.cast(tf.stack(weights), self._float)
 
@@ -333,6 +362,25 @@ class SharpenFocus(keras.Model):
         for metric, value in zip(self._dead_metrics.values(), dead, strict=True):
             metric.update_state(value, sample_weight=pictures * share * computed)
         return self.compute_metrics(x, y, scores, sample_weight=sample_weight)
+
+    def save_own_variables(self, store: Any) -> None:
+        """As every Keras layer's, with the state of the random numbers: a loaded model draws what would have come."""
+        super().save_own_variables(store)
+        for number, state in enumerate(self._random_states()):
+            store[f"random_{number}"] = state
+
+    def load_own_variables(self, store: Any) -> None:
+        """The counterpart of `save_own_variables`."""
+        own = [key for key in store.keys() if not key.startswith("random_")]  # noqa: SIM118 (not a dict)
+        super().load_own_variables({key: store[key] for key in own})
+        for number, state in enumerate(self._random_states()):
+            state.assign(store[f"random_{number}"])
+
+    def _random_states(self) -> list[keras.Variable]:
+        """The variables of the seed generators inside (dropout's), which Keras counts among no layer's weights."""
+        others = [*self.weights, *(variable for metric in self.metrics for variable in metric.variables)]
+        known = {id(variable) for variable in others}
+        return [variable for variable in self.non_trainable_variables if id(variable) not in known]
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` needs to build the model again; weights apart."""

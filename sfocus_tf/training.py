@@ -17,6 +17,7 @@ from sfocus_tf import backbones, checkpoints, data, evaluation, report
 from sfocus_tf.data import Data
 from sfocus_tf.model import SharpenFocus
 from sfocus_tf.naming import unknown
+from sfocus_tf.progress import Progress
 from sfocus_tf.recipes import recipe
 
 METHODS = ("icasc", "cross_entropy")
@@ -59,10 +60,11 @@ def run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[
     keras.mixed_precision.set_global_policy(config.precision)
     splits = _data(config)
     train = splits["train"]
+    model = _model(config, train)
     if (folder / "last.keras").exists():
-        model = keras.models.load_model(folder / "last.keras")
-    else:
-        model = _model(config, train)
+        # Into a model made anew: of a loaded one, Keras has forgotten which variables have no weight decay.
+        model.optimizer.build(model.trainable_variables)
+        model.load_weights(folder / "last.keras")
     first = int(model.optimizer.iterations) // train.steps
     seconds = _fit(config, model, splits, folder, first)
     results = _results(config, model, splits, folder, seconds)
@@ -161,10 +163,8 @@ def _model(config: ml_collections.ConfigDict, train: Data) -> SharpenFocus:
     arguments = recipe(config.attention, config.terms.to_dict()).arguments(steps)
     if config.method == "cross_entropy":
         # With all weights zero each step is exactly one of plain Keras.
-        arguments |= {key: 0.0 for key in ("separation_inner", "separation_last", "consistency")}
-    model = SharpenFocus(
-        classifier, config.inner_layer, config.last_layer, multi_label=train.multi_label, **arguments
-    )
+        arguments |= dict.fromkeys(("separation_inner", "separation_last", "consistency"), 0.0)
+    model = SharpenFocus(classifier, config.inner_layer, config.last_layer, multi_label=train.multi_label, **arguments)
     loss: keras.losses.Loss
     if train.multi_label:
         loss = keras.losses.BinaryCrossentropy(from_logits=True)
@@ -220,7 +220,10 @@ def _fit(
             initial_epoch=first,
             steps_per_epoch=train.steps,
             validation_data=validation.batches if validation else None,
+            shuffle=False,  # the data come shuffled
+            verbose=0,
             callbacks=[
+                Progress(),
                 keras.callbacks.TerminateOnNaN(),
                 _Seconds(),
                 keras.callbacks.CSVLogger(str(history), append=bool(rows)),
@@ -252,7 +255,11 @@ class _Seconds(keras.callbacks.Callback):
 
 
 def _results(
-    config: ml_collections.ConfigDict, model: SharpenFocus, splits: dict[str, Data], folder: pathlib.Path, seconds: float
+    config: ml_collections.ConfigDict,
+    model: SharpenFocus,
+    splits: dict[str, Data],
+    folder: pathlib.Path,
+    seconds: float,
 ) -> dict[str, Any]:
     test = splits["test"]
     logs = model.evaluate(test.batches, return_dict=True, verbose=0)
@@ -286,7 +293,10 @@ def _results(
             "keras": keras.__version__,
             "python": platform.python_version(),
         },
-        "machine": {"processor": platform.machine(), "devices": [d.device_type for d in tf.config.list_physical_devices()]},
+        "machine": {
+            "processor": platform.machine(),
+            "devices": [d.device_type for d in tf.config.list_physical_devices()],
+        },
         "config": json.loads(config.to_json()),
     }
 

@@ -103,8 +103,15 @@ def test_soft_mask_worked_out_by_hand():
 
 def test_soft_mask_ignores_scale_and_is_empty_for_a_dead_map():
     map_ = tf.constant(np.random.default_rng(0).random((3, 4, 4), dtype=np.float32))
-    np.testing.assert_allclose(attention.soft_mask(map_), attention.soft_mask(map_ * 1e-20), atol=1e-4)
+    np.testing.assert_allclose(attention.soft_mask(map_), attention.soft_mask(map_ * 2.0**-10), atol=1e-4)
     assert np.max(attention.soft_mask(tf.zeros([1, 4, 4]))) < 1e-20
+
+
+@pytest.mark.parametrize(("old", "new"), [((4, 4), (8, 8)), ((2, 3), (7, 5)), ((1, 1), (3, 3)), ((4, 4), (4, 4))])
+def test_resized_maps_equal_those_of_tensorflow(old, new):
+    map_ = tf.constant(np.random.default_rng(0).random((2, *old), dtype=np.float32))
+    expected = tf.image.resize(map_[..., tf.newaxis], new)[..., 0]
+    np.testing.assert_allclose(attention.resize_map(map_, tf.constant(new)), expected, rtol=1e-5)
 
 
 SCORES = tf.constant([[1.0, 5.0, 2.0], [9.0, 1.0, 3.0]])

@@ -89,9 +89,7 @@ def _torch_name(name: str) -> str:
     return block + f"_{conv}_conv"
 
 
-def _block(
-    x: keras.KerasTensor, size: int, stride: int, expansion: int, filters: int, name: str
-) -> keras.KerasTensor:
+def _block(x: keras.KerasTensor, size: int, stride: int, expansion: int, filters: int, name: str) -> keras.KerasTensor:
     """Inverted residual: expand, filter each channel, project to a linear bottleneck."""
     shortcut = x
     if expansion > 1:

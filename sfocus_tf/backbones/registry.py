@@ -104,7 +104,7 @@ def _preprocess(module: str, x: keras.KerasTensor) -> keras.KerasTensor:
 
 def _applications() -> dict[str, tuple[str, Callable[..., keras.Model]]]:
     """Name -> (module, constructor) of every classifier in `keras.applications`."""
-    found = {}
+    found: dict[str, tuple[str, Callable[..., keras.Model]]] = {}
     for name, constructor in inspect.getmembers(keras.applications, inspect.isfunction):
         if "include_top" in inspect.signature(constructor).parameters:
             found[name.lower()] = (constructor.__module__.rsplit(".", 1)[-1], constructor)

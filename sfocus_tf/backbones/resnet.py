@@ -72,7 +72,7 @@ def _basic_block(
 
 
 def _convolution(x: keras.KerasTensor, filters: int, size: int, stride: int, name: str) -> keras.KerasTensor:
-    x = layers.Conv2D(
-        filters, size, stride, padding="same", use_bias=False, kernel_initializer="he_normal", name=name
-    )(x)
+    x = layers.Conv2D(filters, size, stride, padding="same", use_bias=False, kernel_initializer="he_normal", name=name)(
+        x
+    )
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn")(x)

@@ -8,7 +8,7 @@ from typing import IO, Any
 import numpy as np
 
 _MAGIC = 0x1950A86A20F9469CFC6C
-_DTYPES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
+_DTYPES: dict[str, np.dtype] = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

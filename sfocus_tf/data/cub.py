@@ -96,7 +96,14 @@ def _box(path: str, values: list[str]) -> tuple[float, float, float, float]:
     with PIL.Image.open(path) as image:  # reads the header only
         width, height = image.size
     # A pixel of tolerance: the data set's own boxes are rounded.
-    if x < -1 or y < -1 or box_width <= 0 or box_height <= 0 or x + box_width > width + 1 or y + box_height > height + 1:
+    if (
+        x < -1
+        or y < -1
+        or box_width <= 0
+        or box_height <= 0
+        or x + box_width > width + 1
+        or y + box_height > height + 1
+    ):
         raise ValueError(
             f"bounding_boxes.txt: the box x={x:g} y={y:g} width={box_width:g} height={box_height:g} is not inside its "
             f"picture {path} of {width}x{height} pixels."

@@ -42,7 +42,6 @@ def load(
     """A split of a data set as batches.
 
     Example:
-
         train = sfocus_tf.data.load("folder", "train", data_dir="cifar10", batch_size=128)
         test = sfocus_tf.data.load("folder", "test", data_dir="cifar10")
         model.fit(train.batches, epochs=10, validation_data=test.batches)

@@ -25,9 +25,7 @@ class DataUnavailableError(RuntimeError):
     """A data set is neither prepared nor to be downloaded; the message says where to put it by hand."""
 
 
-def source(
-    name: str, data_dir: str | pathlib.Path | None, split: str, validation_fraction: float = 0.0
-) -> Source:
+def source(name: str, data_dir: str | pathlib.Path | None, split: str, validation_fraction: float = 0.0) -> Source:
     """One split of a data set of TFDS.
 
     Args:
@@ -84,13 +82,14 @@ def _prepare(builder: Any, name: str) -> None:
     try:
         builder.download_and_prepare()
     except Exception as error:  # TFDS, its downloaders and the network raise many kinds
+        reason = (str(error).splitlines() or ["no message"])[0]
+        root = pathlib.Path(str(builder.data_dir).removesuffix(builder.info.full_name))
         raise DataUnavailableError(
             f"dataset={name!r} is not prepared in {builder.data_dir} and could not be downloaded "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}).\n"
-            f"On a machine with network, run `tfds build {builder.info.full_name.rsplit('/', 1)[0]}` and copy the folder "
-            f"to {builder.data_dir}; or put the original archive in "
-            f"{pathlib.Path(builder.data_dir).parents[-2] / 'downloads' / 'manual'} where the set asks for manual "
-            "download; or point --data_dir at data that are prepared already."
+            f"({type(error).__name__}: {reason}).\n"
+            f"On a machine with network, run `tfds build {builder.info.full_name.rsplit('/', 1)[0]}` and copy its "
+            f"folder to {builder.data_dir}; or put the original archive in {root / 'downloads' / 'manual'}, if the set "
+            "asks for a manual download; or point --data_dir at data that are prepared already."
         ) from error
 
 

@@ -4,8 +4,8 @@ Source: Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge", I
 """
 
 import pathlib
-import xml.etree.ElementTree as ElementTree
 from typing import NamedTuple
+from xml.etree import ElementTree
 
 import numpy as np
 import tensorflow as tf

@@ -1,0 +1,47 @@
+"""Progress that can be read: a bar on a terminal, one line an epoch in a file."""
+
+import sys
+import time
+from typing import Any
+
+import keras
+
+# Shown after the loss and the user's metrics, once they are computed.
+_TERMS = ("separation_inner", "separation_last", "consistency")
+_HIDDEN = ("dead_", "classification_loss", "learning_rate", "seconds", *_TERMS)
+
+
+class Progress(keras.callbacks.Callback):
+    """Shows loss, metrics and attention terms; everything else is in the CSV log."""
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Begins a bar."""
+        self.bar = None
+        self.begin = time.monotonic()
+        if sys.stderr.isatty() or sys.stdout.isatty():
+            print(f"epoch {epoch + 1}/{self.params['epochs']}")
+            self.bar = keras.utils.Progbar(self.params["steps"], stateful_metrics=["loss"])
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Moves the bar."""
+        if self.bar is not None:
+            values = _shown(logs or {})
+            self.bar.stateful_metrics = {name for name, _ in values}
+            self.bar.update(batch + 1, values, finalize=False)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Writes the epoch's values, validation included."""
+        values = _shown(logs or {})
+        if self.bar is not None:
+            self.bar.stateful_metrics = {name for name, _ in values}
+            self.bar.update(self.params["steps"], values, finalize=True)
+            return
+        text = "  ".join(f"{name} {value:.4f}" for name, value in values)
+        seconds = time.monotonic() - self.begin
+        print(f"epoch {epoch + 1}/{self.params['epochs']}  {seconds:.0f} s  {text}", flush=True)
+
+
+def _shown(logs: dict[str, Any]) -> list[tuple[str, float]]:
+    values = [(name, float(value)) for name, value in logs.items()]
+    main = [(name, value) for name, value in values if not name.removeprefix("val_").startswith(_HIDDEN)]
+    return main + [(name, value) for name, value in values if name in _TERMS and value]

@@ -1,0 +1,143 @@
+"""Finding attention layers, in the networks people use and in nested ones."""
+
+import keras
+import numpy as np
+import pytest
+
+import sfocus_tf as sf
+from sfocus_tf import layers
+from tests.conftest import crossentropy, pictures, tiny_classifier
+
+# network, picture size, expected inner and last layer, and their shapes
+NETWORKS = [
+    ("ResNet50", 64, "conv4_block6_out", "conv5_block3_out", (4, 4, 1024), (2, 2, 2048)),
+    ("VGG19", 32, "block4_conv4", "block5_conv4", (4, 4, 512), (2, 2, 512)),
+    ("DenseNet121", 64, "pool4_relu", "relu", (4, 4, 1024), (2, 2, 1024)),
+    ("MobileNetV2", 64, "block_13_expand_relu", "out_relu", (4, 4, 576), (2, 2, 1280)),
+    ("EfficientNetB0", 64, "block6a_expand_activation", "top_activation", (4, 4, 672), (2, 2, 1280)),
+    ("InceptionV3", 139, "mixed7", "mixed10", (7, 7, 768), (3, 3, 2048)),
+    ("Xception", 71, "block13_sepconv2_act", "block14_sepconv2_act", (5, 5, 728), (3, 3, 2048)),
+    (
+        "ConvNeXtTiny", 64, "convnext_tiny_stage_2_block_8_gelu", "convnext_tiny_stage_3_block_2_gelu",
+        (4, 4, 1536), (2, 2, 3072),
+    ),
+]  # fmt: skip
+
+
+def application(name, size, **kwargs):
+    return getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3), **kwargs)
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["flat", "nested"])
+@pytest.mark.parametrize(("name", "size", "inner", "last", "inner_shape", "last_shape"), NETWORKS)
+def test_layers_of_keras_applications_and_a_step_that_lowers_the_loss(
+    name, size, inner, last, inner_shape, last_shape, nested
+):
+    if nested:
+        backbone = application(name, size, include_top=False)
+        inputs = keras.Input((size, size, 3))
+        x = keras.layers.Rescaling(1 / 255)(inputs)  # a name that EfficientNet and ConvNeXt have inside too
+        x = keras.layers.GlobalAveragePooling2D()(backbone(x))
+        classifier = keras.Model(inputs, keras.layers.Dense(3)(x))
+        inner, last = f"{backbone.name}/{inner}", f"{backbone.name}/{last}"
+    else:
+        classifier = application(name, size, classes=3, classifier_activation=None)
+    model = sf.SharpenFocus(classifier, minimum_mass=0.0)
+    assert (model.inner_layer, model.last_layer) == (inner, last)
+
+    images, labels = pictures(4, size) * 255, np.array([0, 1, 2, 1])
+    explanation = model.explain(images)
+    assert explanation.target_inner.shape == (4, *inner_shape[:2])
+    assert explanation.target_last.shape == (4, *last_shape[:2])
+    np.testing.assert_allclose(explanation.scores, classifier.predict(images, verbose=0), rtol=1e-3, atol=1e-4)
+
+    # A step of the normalised gradient, small enough to be in the direction of descent. Statistics of this batch are
+    # not those of inference, so loss is compared in training mode, with dropout and drop-path off.
+    optimizer = keras.optimizers.SGD(1e-3, global_clipnorm=1.0)
+    for layer in classifier._flatten_layers():
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0
+        if type(layer).__name__ == "StochasticDepth":
+            layer.drop_path_rate = 0.0
+    model.compile(optimizer, crossentropy(), run_eagerly=True)
+    before = model.train_on_batch(images, labels, return_dict=True)["loss"]
+    model.reset_metrics()
+    after = model.train_on_batch(images, labels, return_dict=True)["loss"]
+    assert after < before
+
+
+def test_names_are_accepted_whole_or_short():
+    backbone = tiny_classifier()
+    inner = keras.Model(backbone.input, backbone.get_layer("coarse").output, name="backbone")
+    classifier = keras.Sequential(
+        [keras.Input((8, 8, 3)), inner, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)]
+    )
+    expected = layers.AttentionLayers("backbone/fine", "backbone/coarse")
+    assert layers.find(classifier) == expected
+    assert layers.find(classifier, "fine", "backbone/coarse") == expected
+
+
+def test_a_wrong_name_lists_the_nearest():
+    with pytest.raises(ValueError, match="last_layer='corse' is not known. Did you mean 'coarse'"):
+        sf.SharpenFocus(tiny_classifier(), last_layer="corse")
+
+
+def test_layers_in_the_wrong_order():
+    with pytest.raises(ValueError, match="inner_layer='coarse' must come before last_layer='fine'"):
+        sf.SharpenFocus(tiny_classifier(), inner_layer="coarse", last_layer="fine")
+
+
+def test_a_network_without_two_usable_layers():
+    classifier = keras.Sequential(
+        [keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, activation="relu"), keras.layers.GlobalMaxPooling2D(),
+         keras.layers.Dense(3)]
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="no two layers for attention.*no activated feature map has a finer"):
+        sf.SharpenFocus(classifier)
+    with pytest.raises(ValueError, match="no activated feature map with more than one position"):
+        sf.SharpenFocus(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3)]))
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_a_classifier_that_ends_in_probabilities(activation):
+    base = tiny_classifier()
+    inside = keras.Sequential([base, keras.layers.Activation(activation)])
+    inside.build((None, 8, 8, 3))
+    with pytest.raises(ValueError, match=f"ends in a {activation}.*classifier_activation=None"):
+        sf.SharpenFocus(inside)
+    x = keras.layers.GlobalAveragePooling2D()(base.get_layer("coarse").output)
+    dense = keras.Model(base.input, keras.layers.Dense(3, activation=activation)(x))
+    with pytest.raises(ValueError, match=f"ends in a {activation}"):
+        sf.SharpenFocus(dense)
+    with pytest.raises(ValueError, match="ends in a softmax"):
+        sf.SharpenFocus(application("MobileNetV2", 64, classes=3))
+
+
+def test_what_is_no_classifier():
+    class Subclassed(keras.Model):
+        def call(self, x):
+            return x
+
+    with pytest.raises(TypeError, match="of a subclassed model they cannot be seen"):
+        sf.SharpenFocus(Subclassed())
+    with pytest.raises(TypeError, match="expected a keras.Model, got str"):
+        sf.SharpenFocus("resnet50")
+    with pytest.raises(ValueError, match="has no input shape yet"):
+        sf.SharpenFocus(keras.Sequential([keras.layers.Dense(3)]))
+    with pytest.raises(ValueError, match="two classes or more"):
+        sf.SharpenFocus(tiny_classifier(classes=1))
+
+
+def test_wrapping_changes_nothing_of_the_classifier():
+    classifier = tiny_classifier()
+    config, names = classifier.get_config(), [weight.path for weight in classifier.weights]
+    sf.SharpenFocus(classifier)
+    assert classifier.get_config() == config
+    assert [weight.path for weight in classifier.weights] == names
+
+
+def test_a_size_left_open_is_no_obstacle():
+    classifier = keras.applications.MobileNetV2(
+        weights=None, input_shape=(None, None, 3), classes=3, classifier_activation=None
+    )
+    assert sf.SharpenFocus(classifier).explain(pictures(1, 96)).target_last.shape == (1, 3, 3)

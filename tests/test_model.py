@@ -1,0 +1,325 @@
+"""SharpenFocus as a Keras model: its gradients, its modes, its logs, and what survives a file."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import sfocus_tf as sf
+from sfocus_tf import backbones
+from tests.conftest import ROOT, crossentropy, pictures, tiny_classifier
+
+LABELS = np.array([0, 1, 2, 1, 0, 2])
+ZERO = {"separation_inner": 0.0, "separation_last": 0.0, "consistency": 0.0}
+ATTENTION_LOGS = {"separation_inner", "separation_last", "consistency"}
+
+
+def compiled(model, rate=0.1, loss=None, **kwargs):
+    model.compile(keras.optimizers.SGD(rate, momentum=0.9), loss or crossentropy(), **kwargs)
+    return model
+
+
+def step_of(model, images, labels, **kwargs):
+    """The change of the classifier's weights in one step of plain gradient descent with rate 1: minus the gradient."""
+    before = [weight.numpy() for weight in model.classifier.trainable_weights]
+    model.compile(keras.optimizers.SGD(1.0), kwargs.pop("loss", crossentropy()))
+    model.train_on_batch(images, labels, **kwargs)
+    return [old - new.numpy() for old, new in zip(before, model.classifier.trainable_weights, strict=True)]
+
+
+def test_zero_weights_train_exactly_as_plain_keras():
+    images, labels = pictures(40, 16) * 255, np.random.default_rng(0).integers(0, 4, 40)
+
+    def trained(wrap):
+        keras.utils.set_random_seed(3)
+        classifier = backbones.create("resnet8", 4, 16, dropout=0.3)
+        model = compiled(sf.SharpenFocus(classifier, **ZERO) if wrap else classifier)
+        history = model.fit(images, labels, batch_size=16, epochs=3, shuffle=False, verbose=0).history
+        return classifier.get_weights(), history["loss"]
+
+    tf.config.experimental.enable_op_determinism()
+    plain, plain_loss = trained(wrap=False)
+    wrapped, wrapped_loss = trained(wrap=True)
+    for one, other in zip(plain, wrapped, strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_allclose(plain_loss, wrapped_loss, rtol=1e-6)
+
+
+@pytest.mark.parametrize("mechanism", ["grad_cam", "grad_cam_positive", "grad_cam_plus_plus", "layer_cam"])
+def test_gradient_of_the_whole_loss_equals_finite_differences(mechanism):
+    """In float64, on a smooth network; every weight of it. The attention is differentiated through its own weights."""
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    keras.utils.set_random_seed(1)
+    classifier = tiny_classifier(size=6, activation="softplus")
+    model = sf.SharpenFocus(classifier, attention=mechanism, omega=5.0, minimum_mass=0.0)
+    images, labels = pictures(3, 6).astype(np.float64), LABELS[:3]
+
+    def loss():
+        model.reset_metrics()
+        return float(model.test_on_batch(images, labels, return_dict=True)["loss"])
+
+    start = [weight.numpy() for weight in classifier.trainable_weights]
+    gradients = step_of(model, images, labels)
+    rng = np.random.default_rng(0)
+    for weight, value, gradient in zip(classifier.trainable_weights, start, gradients, strict=True):
+        for other, old in zip(classifier.trainable_weights, start, strict=True):
+            other.assign(old)
+        for place in rng.permutation(value.size)[:4]:
+            shift = np.zeros(value.size)
+            shift[place] = 1e-6
+            shift = shift.reshape(value.shape)
+            weight.assign(value + shift)
+            up = loss()
+            weight.assign(value - shift)
+            numeric = (up - loss()) / 2e-6
+            weight.assign(value)
+            np.testing.assert_allclose(gradient.flat[place], numeric, rtol=1e-4, atol=1e-7)
+
+
+def test_first_order_differs_from_second_order_and_costs_no_accuracy_of_the_value():
+    images = pictures(6)
+    steps, losses = [], []
+    for second_order in (True, False):
+        keras.utils.set_random_seed(0)
+        model = sf.SharpenFocus(tiny_classifier(), second_order=second_order)
+        steps.append(step_of(model, images, LABELS))
+        losses.append(float(model.get_metrics_result()["loss"]))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert max(np.abs(a - b).max() for a, b in zip(*steps, strict=True)) > 1e-5
+
+
+def test_the_loss_of_a_picture_does_not_depend_on_the_others():
+    classifier = backbones.create("resnet8", 3, 16)
+    model = compiled(sf.SharpenFocus(classifier))
+    images = pictures(6, 16) * 255
+    whole = model.evaluate(images, LABELS, batch_size=6, return_dict=True, verbose=0)
+    single = [
+        model.evaluate(images[row : row + 1], LABELS[row : row + 1], return_dict=True, verbose=0) for row in range(6)
+    ]
+    for key, value in whole.items():
+        assert value == pytest.approx(np.mean([logs[key] for logs in single]), abs=2e-6), key
+
+
+def test_label_forms_give_the_same_losses():
+    images, model = pictures(6), sf.SharpenFocus(tiny_classifier())
+    one_hot = keras.utils.to_categorical(LABELS, 3)
+    results = []
+    for loss, labels in (
+        (crossentropy(), LABELS),
+        (crossentropy(), LABELS[:, np.newaxis]),
+        (keras.losses.CategoricalCrossentropy(from_logits=True), one_hot),
+    ):
+        results.append(compiled(model, loss=loss).evaluate(images, labels, return_dict=True, verbose=0))
+    for other in results[1:]:
+        assert other == pytest.approx(results[0], rel=1e-5)
+    soft = one_hot * 0.8 + 0.2 / 3
+    mixed = compiled(model, loss=keras.losses.CategoricalCrossentropy(from_logits=True))
+    logs = mixed.evaluate(images, soft, return_dict=True, verbose=0)
+    assert {key: logs[key] for key in ATTENTION_LOGS} == pytest.approx(
+        {k: results[0][k] for k in ATTENTION_LOGS}, rel=1e-5
+    )
+
+
+def test_sample_and_class_weights_reach_the_attention_terms():
+    """Weight zero takes a picture out, weight two counts it twice: in value (over the same number) and gradient."""
+    images = pictures(6)
+    model = compiled(sf.SharpenFocus(tiny_classifier(), minimum_mass=0.0))
+    single = [model.evaluate(images[i : i + 1], LABELS[i : i + 1], return_dict=True, verbose=0) for i in range(6)]
+    weights = np.array([0.0, 2.0, 1.0, 0.5, 1.0, 0.0])
+    logs = model.evaluate(images, LABELS, sample_weight=weights, return_dict=True, verbose=0)
+    for key in ATTENTION_LOGS:
+        assert logs[key] == pytest.approx(np.mean([w * s[key] for w, s in zip(weights, single, strict=True)]), rel=1e-4)
+
+    def weights_after(**kwargs):
+        keras.utils.set_random_seed(0)
+        fresh = compiled(sf.SharpenFocus(tiny_classifier()))
+        fresh.fit(images, LABELS, batch_size=6, shuffle=False, verbose=0, **kwargs)
+        return np.concatenate([weight.numpy().ravel() for weight in fresh.classifier.weights])
+
+    by_class = weights_after(class_weight={0: 0.0, 1: 2.0, 2: 1.0})
+    by_sample = weights_after(sample_weight=np.array([0.0, 2.0, 1.0])[LABELS])
+    np.testing.assert_allclose(by_class, by_sample, rtol=1e-6, atol=1e-8)
+    assert np.abs(by_class - weights_after()).max() > 1e-4
+
+
+def test_multi_label_pictures_without_target_or_rival_contribute_nothing():
+    images = pictures(3)
+    labels = np.array([[1, 0, 1], [0, 0, 0], [1, 1, 1]], np.float32)
+    model = sf.SharpenFocus(tiny_classifier(), multi_label=True, minimum_mass=0.0)
+    compiled(model, loss=keras.losses.BinaryCrossentropy(from_logits=True))
+    whole = model.evaluate(images, labels, return_dict=True, verbose=0)
+    one = model.evaluate(images[:1], labels[:1], return_dict=True, verbose=0)
+    for key in ATTENTION_LOGS:
+        assert whole[key] == pytest.approx(one[key] / 3, rel=1e-5), key
+    model.fit(images, labels, verbose=0)
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+
+
+def test_dead_maps_are_counted_and_harmless():
+    """A head without weights has no evidence for any class: every map is zero."""
+    classifier = tiny_classifier()
+    classifier.get_layer("scores").set_weights([np.zeros((6, 3), np.float32), np.array([0.0, 1.0, 2.0], np.float32)])
+    model = compiled(sf.SharpenFocus(classifier, minimum_mass=0.0))
+    logs = model.train_on_batch(pictures(6), LABELS, return_dict=True)
+    assert all(logs[f"dead_{role}_{layer}"] == 1 for role in ("target", "rival") for layer in ("inner", "last"))
+    assert logs["loss"] == pytest.approx(logs["classification_loss"])
+    assert all(np.isfinite(weight.numpy()).all() for weight in model.weights)
+
+
+@pytest.mark.parametrize("exponent", [-30, -10, 10, 25])
+def test_features_of_any_scale_train_without_nan(exponent):
+    """The first layer's output scaled up and down by powers of ten, second order included."""
+    classifier = tiny_classifier()
+    kernel, bias = classifier.get_layer("fine").get_weights()
+    classifier.get_layer("fine").set_weights([kernel * np.float32(10.0**exponent), bias])
+    model = sf.SharpenFocus(classifier)
+    with tf.GradientTape() as tape:
+        _, maps, classes = model._observe(pictures(4), training=True, labels=LABELS[:4])
+        loss = tf.add_n(model._summary(maps, classes, None)[:3])
+    gradients = tape.gradient(loss, classifier.trainable_weights)
+    assert np.isfinite(loss) and -0.3 < float(loss) < 3
+    for gradient in gradients:
+        assert gradient is None or np.isfinite(gradient).all()
+
+
+def test_schedule_and_lazy_steps():
+    """Warm-up of 2, then each second step with twice the weight: the steps between are those of plain Keras."""
+    images = pictures(6)
+    term = sf.Term(1.0, warmup_steps=2, every_steps=2)
+    model = compiled(sf.SharpenFocus(tiny_classifier(), separation_inner=0.0, separation_last=term, consistency=0.0))
+    seen = []
+    for _ in range(6):
+        model.reset_metrics()
+        logs = model.train_on_batch(images, LABELS, return_dict=True)
+        seen.append((logs["separation_last"] > 0, round(float(logs["loss"] - logs["classification_loss"]), 5)))
+        if seen[-1][0]:
+            assert logs["loss"] - logs["classification_loss"] == pytest.approx(2 * logs["separation_last"], rel=1e-4)
+    assert [computed for computed, _ in seen] == [False, False, True, False, True, False]
+    assert [extra for computed, extra in seen if not computed] == [0, 0, 0, 0]
+
+
+def test_a_changed_weight_takes_effect_without_compiling_again():
+    images = pictures(6)
+    model = compiled(sf.SharpenFocus(tiny_classifier(), **ZERO))
+    logs = model.train_on_batch(images, LABELS, return_dict=True)
+    assert logs["loss"] == pytest.approx(logs["classification_loss"])
+    for weight in (0.5, 0.25):
+        model.set_term_weight("separation_last", weight)
+        function = model.train_function
+        model.reset_metrics()
+        logs = model.train_on_batch(images, LABELS, return_dict=True)
+        assert logs["loss"] - logs["classification_loss"] == pytest.approx(weight * logs["separation_last"], rel=1e-3)
+        assert logs["separation_last"] > 0
+    assert model.train_function is function
+    with pytest.raises(ValueError, match="term='separation' is not known. Did you mean"):
+        model.set_term_weight("separation", 1.0)
+
+
+def test_a_weight_raised_from_zero_by_a_callback_counts_in_the_same_fit():
+    model = compiled(sf.SharpenFocus(tiny_classifier(), **ZERO))
+    raise_it = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: model.set_term_weight("consistency", float(epoch))
+    )
+    history = model.fit(pictures(6), LABELS, epochs=2, callbacks=[raise_it], verbose=0).history
+    assert history["consistency"][0] == 0 and history["consistency"][1] != 0
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_trains_and_keeps_maps_in_float32(policy):
+    keras.config.set_dtype_policy(policy)
+    model = compiled(sf.SharpenFocus(backbones.create("resnet8", 3, 16)), rate=0.01)
+    images = pictures(6, 16) * 255
+    logs = model.fit(images, LABELS, epochs=3, verbose=0).history
+    assert np.isfinite(logs["loss"]).all()
+    assert model.explain(images).target_inner.dtype == np.float32
+
+
+@pytest.mark.parametrize("options", [{"steps_per_execution": 2}, {"run_eagerly": True}, {"jit_compile": True}])
+def test_ways_to_run_give_the_same_weights(options):
+    images = pictures(6)
+
+    def trained(**kwargs):
+        keras.utils.set_random_seed(0)
+        model = compiled(sf.SharpenFocus(tiny_classifier()), **kwargs)
+        model.fit(images, LABELS, batch_size=3, epochs=2, shuffle=False, verbose=0)
+        return model.classifier.get_weights()
+
+    for one, other in zip(trained(), trained(**options), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_a_loss_on_probabilities_is_refused():
+    model = sf.SharpenFocus(tiny_classifier())
+    for loss in ("sparse_categorical_crossentropy", keras.losses.SparseCategoricalCrossentropy()):
+        with pytest.raises(ValueError, match="takes probabilities.*from_logits=True"):
+            compiled(model, loss=loss).train_on_batch(pictures(6), LABELS)
+
+
+@pytest.mark.parametrize(("argument", "value"), [("sigma", 1.5), ("theta", -0.1), ("minimum_mass", 2), ("omega", -1)])
+def test_numbers_out_of_range(argument, value):
+    with pytest.raises(ValueError, match=f"{argument}={value}"):
+        sf.SharpenFocus(tiny_classifier(), **{argument: value})
+
+
+def test_explain_takes_classes_and_checks_them():
+    model, images = sf.SharpenFocus(tiny_classifier()), pictures(5)
+    predicted = model.explain(images)
+    ranks = np.argsort(-predicted.scores, axis=1)
+    assert (predicted.target == ranks[:, 0]).all() and (predicted.rival == ranks[:, 1]).all()
+    asked = model.explain(images, class_ids=ranks[:, 1], rival_ids=ranks[:, 0], batch_size=2)
+    np.testing.assert_allclose(asked.target_inner, predicted.rival_inner, rtol=1e-5, atol=1e-9)
+    assert (model.explain(images, class_ids=ranks[:, 2]).rival == ranks[:, 0]).all()
+    assert model.explain(images[0], class_ids=2).target.tolist() == [2]
+    with pytest.raises(ValueError, match="class_ids: expected class numbers from -1 to 2"):
+        model.explain(images, class_ids=3)
+    with pytest.raises(ValueError, match="rival_ids: expected one class number or 5 of them"):
+        model.explain(images, rival_ids=[0, 1])
+
+
+FRESH = """
+import sys, keras, numpy as np, sfocus_tf
+from tests.conftest import pictures
+from tests.test_model import LABELS
+keras.utils.set_random_seed(7)
+model = keras.models.load_model(sys.argv[1])
+model.fit(pictures(6), LABELS, batch_size=3, epochs=2, shuffle=False, verbose=0)
+np.savez(sys.argv[2], *model.get_weights(), step=int(model.optimizer.iterations))
+"""
+
+
+def test_a_saved_model_trains_on_in_a_fresh_process(tmp_path):
+    images = pictures(6)
+    term = sf.Term(0.7, warmup_steps=3, ramp_steps=4)
+    classifier = backbones.create("resnet8", 3, 8, dropout=0.5)
+    model = sf.SharpenFocus(classifier, attention="layer_cam", separation_last=term, theta=0.6)
+    compiled(model, metrics=["accuracy"])
+    model.fit(images, LABELS, batch_size=3, epochs=2, shuffle=False, verbose=0)
+    model.set_term_weight("consistency", 0.25)
+    path = tmp_path / "model.keras"
+    model.save(path)
+
+    loaded = keras.models.load_model(path, safe_mode=True)
+    assert {**loaded.get_config(), "classifier": None} == {**model.get_config(), "classifier": None}
+    for one, other in zip(model.explain(images), loaded.explain(images), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+    result = tmp_path / "weights.npz"
+    subprocess.run([sys.executable, "-c", FRESH, str(path), str(result)], check=True, cwd=ROOT)
+    model.fit(images, LABELS, batch_size=3, epochs=2, shuffle=False, verbose=0)
+    fresh = np.load(result)
+    assert int(fresh["step"]) == int(model.optimizer.iterations) == 8
+    for number, weight in enumerate(model.get_weights()):
+        np.testing.assert_allclose(fresh[f"arr_{number}"], weight, rtol=1e-5, atol=1e-6)
+
+
+def test_the_bare_classifier_is_trained_and_saved_with_it(tmp_path):
+    model = compiled(sf.SharpenFocus(tiny_classifier()))
+    images = pictures(6)
+    model.fit(images, LABELS, verbose=0)
+    model.classifier.save(tmp_path / "plain.keras")
+    plain = keras.models.load_model(tmp_path / "plain.keras")
+    np.testing.assert_allclose(plain.predict(images, verbose=0), model.predict(images, verbose=0), rtol=1e-6)

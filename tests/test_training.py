@@ -1,0 +1,236 @@
+"""train.py from the outside: what it leaves, how it goes on, what it refuses."""
+
+import csv
+import json
+import pathlib
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import PIL.Image
+import pytest
+
+from sfocus_tf import checkpoints, recipes
+from tests.conftest import ROOT
+
+FILES = {"config.json", "results.json", "history.csv", "tensorboard", "last.keras", "best.keras", "attention.png"}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """60 training and 12 test pictures of 3 classes: red, green or blue, with noise."""
+    root = tmp_path_factory.mktemp("small")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 20), ("test", 4)):
+        for channel, name in enumerate(("red", "green", "blue")):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                image = rng.integers(0, 160, (16, 16, 3), dtype=np.uint8)
+                image[..., channel] += 90
+                PIL.Image.fromarray(image).save(folder / f"{number}.png")
+    return root
+
+
+def arguments(data_dir, workdir, *more):
+    return [
+        sys.executable, str(ROOT / "train.py"), "--dataset=folder", f"--data_dir={data_dir}", f"--workdir={workdir}",
+        "--backbone=resnet8", "--batch_size=16", "--config.image_size=16", "--epochs=4", "--deterministic",
+        "--config.optimizer.learning_rate=0.02", "--config.dropout=0.2", *more,
+    ]  # fmt: skip
+
+
+def run(*args, check=True, **kwargs):
+    done = subprocess.run(arguments(*args), capture_output=True, text=True, cwd=ROOT, check=False, **kwargs)
+    assert not check or done.returncode == 0, done.stderr[-2000:]
+    return done
+
+
+def weights(workdir):
+    return keras.models.load_model(workdir / "last.keras").get_weights()
+
+
+@pytest.fixture(scope="module")
+def finished(small, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    return workdir, run(small, workdir).stdout
+
+
+def test_the_workdir_holds_everything(finished):
+    workdir, printed = finished
+    assert {path.name for path in workdir.iterdir()} == FILES
+    results = json.loads((workdir / "results.json").read_text())
+    assert results["examples"] == {"train": 54, "validation": 6, "test": 12}
+    assert 0 <= results["test"]["accuracy"] <= 1 and results["test"]["separation_last"] >= 0
+    assert results["config"]["optimizer"]["learning_rate"] == 0.02
+    with open(workdir / "history.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
+    assert {"loss", "val_loss", "accuracy", "val_separation_last", "dead_rival_inner"} <= rows[0].keys()
+    # The default recipe starts after 30 % of the steps: not in the first epoch, but in the last.
+    assert float(rows[0]["separation_last"]) == 0 < float(rows[3]["separation_last"])
+    assert float(rows[3]["loss"]) < float(rows[0]["loss"])
+    assert f"{100 * results['test']['accuracy']:.2f} %" in printed and "epoch 4/4" in printed
+    assert PIL.Image.open(workdir / "attention.png").width > 800
+
+
+def test_a_finished_run_is_shown_and_not_run_again(finished, small):
+    workdir, _ = finished
+    before = (workdir / "last.keras").stat().st_mtime_ns
+    assert "accuracy" in run(small, workdir).stdout
+    assert (workdir / "last.keras").stat().st_mtime_ns == before
+
+
+def test_killed_in_mid_epoch_and_run_again_gives_the_same_bits(finished, small, tmp_path):
+    workdir = tmp_path / "run"
+    process = subprocess.Popen(
+        arguments(small, workdir), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 200
+    while not (workdir / "last.keras").exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (workdir / "results.json").exists()
+    (workdir / "new.keras").write_bytes(b"half a file")
+    run(small, workdir)
+    for one, other in zip(weights(finished[0]), weights(workdir), strict=True):
+        np.testing.assert_array_equal(one, other)
+    with open(workdir / "history.csv") as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["0", "1", "2", "3"]
+
+
+def test_another_config_in_the_same_workdir_is_refused(finished, small):
+    done = run(small, finished[0], "--seed=5", "--config.terms.theta=0.7", check=False)
+    assert done.returncode == 1
+    assert "has a run of another config" in done.stderr and "seed: 0 there, 5 now" in done.stderr
+    assert "terms.theta: None there, 0.7 now" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_cross_entropy_has_no_attention_terms(small, tmp_path):
+    run(small, tmp_path / "run", "--method=cross_entropy", "--config.epochs=1", "--epochs=1")
+    with open(tmp_path / "run" / "history.csv") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["separation_last"]) == 0 < float(row["val_separation_last"])
+    assert float(row["loss"]) == float(row["classification_loss"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--dataset=voc2021"], "dataset='voc2021' is not known. Did you mean 'voc2012'"),
+        (["--dataset=folder"], "data_dir is not set. Expected a folder with class folders"),
+        (["--dataset=folder", "--data_dir=/nowhere"], "data_dir='/nowhere' does not exist"),
+        (["--method=icas"], "method='icas' is not known. Did you mean 'icasc'"),
+        (["--backbone=resnet21"], "backbone='resnet21' is not known. Did you mean 'resnet20'"),
+        (["--epochs=0"], "epochs=0: expected a positive number"),
+        (["--config.optimizer.name=sdg"], "config.optimizer.name='sdg' is not known. Did you mean 'sgd'"),
+        (["--config.attention=papr"], "config.attention='papr' is not known. Did you mean 'paper'"),
+        (["--config.terms.theta=1.5"], "theta=1.5: expected a number from 0 to 1"),
+        (["--config.optimizer.learning_rat=1"], "learning_rate"),
+        (["--bach_size=3"], "batch_size"),
+        (["--config.last_layer=stage9_out"], "last_layer='stage9_out' is not known"),
+    ],
+)
+def test_bad_flags_fail_at_once_with_the_nearest_name(flags, message, tmp_path):
+    command = [sys.executable, str(ROOT / "train.py"), f"--workdir={tmp_path / 'run'}", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 1
+    assert message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_workdir_that_cannot_be_written(small):
+    done = run(small, "/proc/nowhere", check=False)
+    assert done.returncode == 1 and "workdir='/proc/nowhere' cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_intact(tmp_path):
+    """Files may not grow beyond a limit: as on a full disk, the write fails half way."""
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(50_000)(inputs))
+    callback = checkpoints.Checkpoint(tmp_path, None)
+    callback.set_model(model)
+    callback.on_epoch_end(0, {"loss": 1.0})
+    before = (tmp_path / "last.keras").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OSError, match="checkpoint of epoch 2 could not be written.*of an earlier epoch is intact"):
+            callback.on_epoch_end(1, {"loss": 1.0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (tmp_path / "last.keras").read_bytes() == before
+
+
+def test_best_is_kept_and_a_model_gone_to_nan_is_never_written(tmp_path):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    callback = checkpoints.Checkpoint(tmp_path, "val_accuracy", best=0.5)
+    callback.set_model(model)
+
+    def epoch(number, loss, accuracy):
+        model.set_weights([np.full((2, 1), number, np.float32), np.zeros(1, np.float32)])
+        callback.on_epoch_end(number, {"loss": loss, "val_accuracy": accuracy})
+
+    def first_weight(name):
+        return keras.models.load_model(tmp_path / name).get_weights()[0][0, 0]
+
+    epoch(1, 1.0, 0.4)
+    assert not (tmp_path / "best.keras").exists()
+    epoch(2, 1.0, 0.7)
+    epoch(3, 1.0, 0.6)
+    epoch(4, float("nan"), 0.9)
+    assert first_weight("best.keras") == 2 and first_weight("last.keras") == 3
+
+
+def test_history_is_cut_to_the_epochs_that_are_saved(tmp_path):
+    path = tmp_path / "history.csv"
+    path.write_text("epoch,loss\n0,1.5\n1,1.25\n2,1.0\n3,0.")
+    assert checkpoints.read_history(path, 2) == [{"epoch": 0, "loss": 1.5}, {"epoch": 1, "loss": 1.25}]
+    assert path.read_text() == "epoch,loss\n0,1.5\n1,1.25\n"
+    assert checkpoints.read_history(tmp_path / "none.csv", 2) == []
+
+
+def test_recipes():
+    paper = recipes.recipe("paper").arguments(100)
+    assert paper["consistency"].weight == 1 and paper["consistency"].warmup_steps == 0 and paper["minimum_mass"] == 0
+    changed = recipes.recipe("default", {"warmup": 0.5, "theta": None}).arguments(100)
+    assert changed["separation_last"].warmup_steps == 50 and changed["theta"] == 0.8
+    with pytest.raises(ValueError, match="config.terms='thta' is not known. Did you mean 'theta'"):
+        recipes.recipe("paper", {"thta": 1})
+    with pytest.raises(ValueError, match="warmup=2"):
+        recipes.recipe("paper", {"warmup": 2.0}).arguments(10)
+
+
+def test_every_config_is_complete_and_locked():
+    from configs import common
+
+    keys = set(common.get_config().keys())
+    for path in sorted(pathlib.Path(ROOT / "configs").glob("*.py")):
+        if path.stem == "__init__":
+            continue
+        module = __import__(f"configs.{path.stem}", fromlist=["get_config"])
+        config = module.get_config()
+        assert set(config.keys()) == keys, path
+        assert config.is_locked, path
+
+
+def test_real_pictures_of_cifar10(real, tmp_path):
+    """One epoch on a twentieth of the real CIFAR-10, as a user would start it."""
+    command = [
+        sys.executable, str(ROOT / "train.py"), "--dataset=folder", f"--data_dir={real('cifar10') / 'cifar10'}",
+        f"--workdir={tmp_path / 'run'}", "--backbone=resnet8", "--epochs=2", "--config.validation_fraction=0.96",
+        "--config.augmentation=flip",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["examples"] == {"train": 2000, "validation": 48000, "test": 10000}
+    assert 0.12 < results["test"]["accuracy"] < 0.6, "two epochs of 2,000 pictures: above chance"
