@@ -77,9 +77,7 @@ def cli() -> None:
     sys.path.insert(0, str(_ROOT))
     try:
         app.run(main, argv=with_config(sys.argv))
-    except (ValueError, OSError, RuntimeError, KeyError, AttributeError) as error:
-        if isinstance(error, RuntimeError) and type(error).__name__ != "DataUnavailableError":
-            raise
+    except (ValueError, OSError, ImportError, KeyError, AttributeError, FloatingPointError) as error:
         sys.exit(f"train.py: {error}")
 
 

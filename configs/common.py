@@ -42,7 +42,7 @@ def get_config() -> ml_collections.ConfigDict:
     # Decoupled, as in Keras: w -= rate * weight_decay * w. With momentum 0.9 it takes ten times the value of an L2 term
     # in the loss to shrink weights as fast. Biases and normalisation are left out.
     config.optimizer.weight_decay = 1e-3
-    config.optimizer.clip_norm = 0.0  # largest norm of the whole gradient; 0 for none
+    config.optimizer.clip_norm = 5.0  # largest norm of the whole gradient; 0 for none
 
     config.attention = "default"  # a name of sfocus_tf.recipes.RECIPES: default, or paper for the paper's equations
     config.terms = ml_collections.ConfigDict()  # what differs from that recipe; see sfocus_tf.recipes.Recipe

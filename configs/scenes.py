@@ -13,7 +13,10 @@ def get_config() -> ml_collections.ConfigDict:
     """The settings."""
     config = common.get_config()
     config.dataset = "scenes"
-    config.backbone = "resnet20"
-    config.epochs = 3
+    config.backbone = "resnet8"
+    config.epochs = 3  # a few minutes on two cores; it goes on getting better for dozens
     config.batch_size = 32
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 5e-3
+    config.optimizer.weight_decay = 1e-2
     return config

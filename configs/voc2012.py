@@ -17,7 +17,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.image_size = 160
     config.backbone = "efficientnet_lite0"
     config.weights = "imagenet"
-    config.epochs = 15
+    config.epochs = 10
     config.batch_size = 32
     config.dropout = 0.2
     config.optimizer.name = "adamw"

@@ -165,10 +165,16 @@ def labelled_classes(scores: tf.Tensor, labels: tf.Tensor, multi_label: bool = F
         Class numbers and which pictures have both.
 
     Raises:
+        ValueError: labels of another shape.
         tf.errors.InvalidArgumentError: a class number outside [0, classes) (not checked under XLA).
     """
     if multi_label:
-        present = tf.convert_to_tensor(labels) > 0.5
+        labels = tf.convert_to_tensor(labels)
+        if labels.shape.rank != 2 or labels.shape[-1] != scores.shape[-1]:
+            raise ValueError(
+                f"labels: expected rows of 0 and 1, [batch, {scores.shape[-1]}], for multi_label, got {labels.shape}."
+            )
+        present = tf.cast(labels, tf.float32) > 0.5
         both = tf.reduce_any(present, axis=-1) & tf.reduce_any(~present, axis=-1)
         return Classes(_best(scores, present), _best(scores, ~present), both)
     target = class_numbers(labels, scores.shape[-1])
@@ -206,6 +212,10 @@ def class_numbers(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
     labels = tf.convert_to_tensor(labels)
     if labels.shape.rank == 2 and labels.shape[-1] == num_classes:
         return tf.argmax(labels, axis=-1, output_type=tf.int32)
+    if labels.shape.rank not in (1, 2) or (labels.shape.rank == 2 and labels.shape[-1] != 1):
+        raise ValueError(
+            f"labels: expected class numbers [batch] or [batch, 1], or rows [batch, {num_classes}], got {labels.shape}."
+        )
     numbers = tf.cast(tf.reshape(labels, [-1]), tf.int32)
     message = f"labels must be class numbers from 0 to {num_classes - 1}, one for each picture"
     checks = [

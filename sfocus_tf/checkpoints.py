@@ -5,15 +5,19 @@ import math
 import os
 import pathlib
 import shutil
+import zipfile
 
 import keras
+import numpy as np
+
+_EPOCHS = "epochs.txt"  # beside Keras' own members of the archive, so that the file is one with the number
 
 
 class Checkpoint(keras.callbacks.Callback):
     """Writes `last.keras` after each epoch, and `best.keras` when the validation measure has improved.
 
     A file is written beside its place and then moved there, so that whenever the process dies or the disk fills up,
-    the checkpoint before it is intact. A model whose loss is not finite is never written.
+    the checkpoint before it is intact. A model that has gone to NaN is never written.
     """
 
     def __init__(self, folder: pathlib.Path, monitor: str | None, best: float = -math.inf):
@@ -31,23 +35,41 @@ class Checkpoint(keras.callbacks.Callback):
         """Saves.
 
         Raises:
+            FloatingPointError: a loss or a weight is NaN or infinite; nothing is written.
             OSError: the file could not be written; the message says what is left.
         """
         logs = logs or {}
-        if not math.isfinite(logs.get("loss", 0.0)):
-            return
-        last, new = self.folder / "last.keras", self.folder / "new.keras"
+        last, new, new_best = (self.folder / name for name in ("last.keras", "new.keras", "new_best.keras"))
+        kept = f"{last} of an earlier epoch is intact" if last.exists() else "no earlier epoch was saved"
+        self._refuse_not_finite(epoch, logs, kept)
         try:
             self.model.save(new)
+            with zipfile.ZipFile(new, "a") as archive:
+                archive.writestr(_EPOCHS, str(epoch + 1))
             if self.monitor is not None and logs[self.monitor] > self.best:
                 self.best = logs[self.monitor]
-                replace(shutil.copyfile(new, self.folder / "new_best.keras"), self.folder / "best.keras")
+                replace(shutil.copyfile(new, new_best), self.folder / "best.keras")
             replace(new, last)
         except OSError as error:
-            kept = f"{last} of an earlier epoch is intact" if last.exists() else "there is none of an earlier epoch"
-            raise OSError(
-                error.errno, f"workdir: the checkpoint of epoch {epoch + 1} could not be written ({error}); {kept}."
-            ) from error
+            new.unlink(missing_ok=True)
+            new_best.unlink(missing_ok=True)
+            message = f"workdir: the checkpoint of epoch {epoch + 1} could not be written ({error}); {kept}."
+            raise OSError(error.errno, message) from error
+
+    def _refuse_not_finite(self, epoch: int, logs: dict[str, float], kept: str) -> None:
+        bad = [name for name in ("loss", "val_loss") if not math.isfinite(logs.get(name, 0.0))]
+        bad += [weight.path for weight in self.model.weights if not np.isfinite(weight.numpy()).all()]
+        if bad:
+            raise FloatingPointError(
+                f"{bad[0]} became NaN or infinite in epoch {epoch + 1}; {kept}. A lower "
+                "config.optimizer.learning_rate or config.optimizer.clip_norm may help."
+            )
+
+
+def epochs_done(path: pathlib.Path) -> int:
+    """How many epochs the model in a checkpoint has been trained for."""
+    with zipfile.ZipFile(path) as archive:
+        return int(archive.read(_EPOCHS))
 
 
 def replace(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:

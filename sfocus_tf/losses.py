@@ -46,6 +46,7 @@ def consistency_loss(
     mask: tf.Tensor,
     theta: float = 0.8,
     floor: tf.Tensor | float = SMALLEST_FLOOR,
+    has_region: tf.Tensor | bool = True,
 ) -> tf.Tensor:
     """How much of the inner layer's attention lies outside the region that the last layer found, the paper's L_AC.
 
@@ -56,12 +57,13 @@ def consistency_loss(
         mask: the last layer's region, resized to the inner resolution, in [0, 1], of the same shape.
         theta: share of the attention that should lie inside, in [0, 1].
         floor: the least sum of the map that counts, scalar or `[batch]`; see `has_mass`.
+        has_region: `[batch]` bool, false where the last layer's map has no mass and the mask means nothing: there is no
+            region to be consistent with, and the picture counts as zero.
 
     Returns:
         `[batch]`, in [theta - 1, theta].
     """
-    # A mask that is nowhere comes from a last map without mass: there is no region to be consistent with.
-    alive = has_mass(inner_target_map, floor) & (tf.reduce_max(mask, axis=(1, 2)) > 0.1)
+    alive = has_mass(inner_target_map, floor) & has_region
     inside = tf.reduce_sum(inner_target_map * mask, axis=(1, 2))
     total = tf.reduce_sum(inner_target_map, axis=(1, 2))
     return tf.where(alive, theta - _ratio(inside, total, alive), tf.zeros_like(total))

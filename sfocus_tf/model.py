@@ -43,6 +43,10 @@ class _Maps(NamedTuple):
     rival_last: Attention
 
 
+# Logged beside the terms: shares of the pictures, in the order in which they are computed.
+SHARES = (*(f"dead_{key}" for key in _Maps._fields), "weak_inner", "weak_last")
+
+
 @keras.saving.register_keras_serializable(package="sfocus_tf")
 class SharpenFocus(keras.Model):
     """Trains a classifier so that its attention to the true class and to its rival part.
@@ -67,7 +71,8 @@ class SharpenFocus(keras.Model):
     Logged beside the loss and the user's metrics, in training and validation: `classification_loss` (with the weight
     regularisation, the loss of plain Keras), `separation_inner`, `separation_last`, `consistency` (before their
     weights; over the steps that computed them, 0 where none did), and `dead_target_inner`, `dead_rival_inner`,
-    `dead_target_last`, `dead_rival_last`: the share of pictures whose map is all zero.
+    `dead_target_last`, `dead_rival_last`: the share of pictures whose map is all zero; `weak_inner`, `weak_last`: the
+    share whose target map is below `minimum_mass`, which count as zero in the terms.
 
     Attributes:
         classifier: the wrapped model.
@@ -140,7 +145,7 @@ class SharpenFocus(keras.Model):
         self.terms = {key: term if isinstance(term, Term) else Term(term) for key, term in given.items()}
         self._term_weights = {key: self._weight_variable(key, term.weight) for key, term in self.terms.items()}
         self._term_metrics = {key: keras.metrics.Mean(key, self._float) for key in ("classification_loss", *TERMS)}
-        self._dead_metrics = {key: keras.metrics.Mean(f"dead_{key}", self._float) for key in _Maps._fields}
+        self._share_metrics = {key: keras.metrics.Mean(key, self._float) for key in SHARES}
         self._supervised = True  # whether the training step has attention terms at all; see make_train_function
         self.build(classifier.input_shape)
 
@@ -178,13 +183,13 @@ class SharpenFocus(keras.Model):
         With all weights zero the step has no attention terms, not even ones that are never applied: a graph that
         contains both kinds of step is optimised differently, and rounds differently in the last bit.
         """
-        supervised = any(float(weight) > 0 for weight in self._term_weights.values())
+        supervised = any(float(tf.convert_to_tensor(weight)) > 0 for weight in self._term_weights.values())
         force = force or supervised != self._supervised
         self._supervised = supervised
         return super().make_train_function(force)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """One step of training: the attention terms where one is due, else exactly a step of plain Keras."""
+        """One step of training: with the attention terms where one is due, else without any work for them."""
         _refuse_probability_loss(self.loss)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         step = tf.cast(self.optimizer.iterations, tf.int64)
@@ -233,10 +238,12 @@ class SharpenFocus(keras.Model):
             Scores, class numbers and raw maps.
 
         Raises:
-            ValueError: a class number outside [-1, classes), or as many as there are no pictures.
+            ValueError: no pictures, a class number outside [-1, classes), or not one for each picture.
         """
         images = np.asarray(images)
         images = images[np.newaxis] if images.ndim == 3 else images
+        if images.ndim != 4 or not len(images):
+            raise ValueError(f"images: expected [pictures, height, width, channels], got shape {images.shape}.")
         wanted = [self._wanted("class_ids", class_ids, len(images)), self._wanted("rival_ids", rival_ids, len(images))]
         parts = []
         for start in range(0, len(images), batch_size):
@@ -300,7 +307,7 @@ class SharpenFocus(keras.Model):
         with tf.GradientTape() as tape:
             if weights is None:
                 scores = self(x, training=True)
-                summary = [tf.zeros((), self._float)] * (len(TERMS) + len(_Maps._fields) + 1)
+                summary = [tf.zeros((), self._float)] * (len(TERMS) + len(SHARES) + 1)
                 loss = self._compute_loss(x=x, y=y, y_pred=scores, sample_weight=sample_weight, training=True)
                 total = loss
             else:
@@ -316,15 +323,17 @@ class SharpenFocus(keras.Model):
         return scores, loss, summary, [gradient for gradient in gradients if gradient is not None]
 
     def _summary(self, maps: _Maps, classes: Classes, sample_weight: Any) -> list[tf.Tensor]:
-        """The terms' means over the batch (in the order of `TERMS`), the dead maps' shares, and the valid pictures'."""
+        """The terms' means over the batch (in the order of `TERMS`), the `SHARES`, and the share of valid pictures."""
         floor_inner = self.minimum_mass * maps.target_inner.capacity
         floor_last = self.minimum_mass * maps.target_last.capacity
+        inner_alive = attention_lib.has_mass(maps.target_inner.map, floor_inner)
+        last_alive = attention_lib.has_mass(maps.target_last.map, floor_last)
         last_mask = attention_lib.soft_mask(maps.target_last.map, self.sigma, self.omega, floor_last)
         inner_mask = attention_lib.resize_map(last_mask, tf.shape(maps.target_inner.map)[1:])
         terms = (
             losses.separation_loss(maps.target_inner.map, maps.rival_inner.map, inner_mask, floor_inner),
             losses.separation_loss(maps.target_last.map, maps.rival_last.map, last_mask, floor_last),
-            losses.consistency_loss(maps.target_inner.map, inner_mask, self.theta, floor_inner),
+            losses.consistency_loss(maps.target_inner.map, inner_mask, self.theta, floor_inner, last_alive),
         )
         valid = tf.cast(classes.valid, self._float)
         weight = valid
@@ -333,9 +342,10 @@ class SharpenFocus(keras.Model):
             weight *= tf.reduce_mean(tf.reshape(sample_weight, [tf.shape(valid)[0], -1]), axis=-1)
         # As Keras' losses: the sum of weighted values over the number of pictures.
         means = [tf.reduce_mean(tf.cast(term, self._float) * weight) for term in terms]
-        dead = [tf.cast(tf.reduce_max(attention.map, axis=(1, 2)) <= 0, self._float) for attention in maps]
+        found = [*(tf.reduce_max(attention.map, axis=(1, 2)) <= 0 for attention in maps), ~inner_alive, ~last_alive]
         share = tf.reduce_mean(valid)
-        return [*means, *(tf.math.divide_no_nan(tf.reduce_mean(value * valid), share) for value in dead), share]
+        shares = [tf.math.divide_no_nan(tf.reduce_mean(tf.cast(each, self._float) * valid), share) for each in found]
+        return [*means, *shares, share]
 
     def _weights_at(self, step: tf.Tensor, training: bool) -> tf.Tensor:
         """The terms' weights at a step, `[3]`, in the order of `TERMS`."""
@@ -351,7 +361,7 @@ class SharpenFocus(keras.Model):
         """Updates the metrics with one batch and returns their results."""
         pictures = tf.cast(tf.shape(scores)[0], self._float)
         classification = tf.cast(loss, self._float) * tf.distribute.get_strategy().num_replicas_in_sync
-        terms, dead, share = summary[: len(TERMS)], summary[len(TERMS) : -1], summary[-1]
+        terms, shares, share = summary[: len(TERMS)], summary[len(TERMS) : -1], summary[-1]
         total = classification + tf.reduce_sum(tf.stack(terms) * weights)
         for metric in self.metrics:
             if metric.name == "loss":
@@ -359,7 +369,7 @@ class SharpenFocus(keras.Model):
         self._term_metrics["classification_loss"].update_state(classification, sample_weight=pictures)
         for key, value in zip(TERMS, terms, strict=True):
             self._term_metrics[key].update_state(value, sample_weight=pictures * computed)
-        for metric, value in zip(self._dead_metrics.values(), dead, strict=True):
+        for metric, value in zip(self._share_metrics.values(), shares, strict=True):
             metric.update_state(value, sample_weight=pictures * share * computed)
         return self.compute_metrics(x, y, scores, sample_weight=sample_weight)
 
@@ -413,11 +423,18 @@ class SharpenFocus(keras.Model):
         return cls(**config)
 
 
+_PROBABILITY_LOSSES = (
+    keras.losses.binary_crossentropy,
+    keras.losses.categorical_crossentropy,
+    keras.losses.sparse_categorical_crossentropy,
+)
+
+
 def _refuse_probability_loss(loss: Any) -> None:
     """Raises a `ValueError` for a cross-entropy that takes probabilities, while classifiers here give scores."""
     named = keras.losses.get(loss) if isinstance(loss, str) else loss
     from_logits = named.get_config().get("from_logits") if isinstance(named, keras.losses.Loss) else None
-    if from_logits is False or getattr(named, "__name__", "").endswith("crossentropy"):
+    if from_logits is False or named in _PROBABILITY_LOSSES:
         raise ValueError(
             f"loss={loss!r} takes probabilities, but the classifier gives scores before softmax or sigmoid. Pass the "
             "loss object with from_logits=True, such as keras.losses.SparseCategoricalCrossentropy(from_logits=True)."

@@ -8,7 +8,7 @@ import keras
 
 # Shown after the loss and the user's metrics, once they are computed.
 _TERMS = ("separation_inner", "separation_last", "consistency")
-_HIDDEN = ("dead_", "classification_loss", "learning_rate", "seconds", *_TERMS)
+_HIDDEN = ("dead_", "weak_", "classification_loss", "learning_rate", "seconds", *_TERMS)
 
 
 class Progress(keras.callbacks.Callback):

@@ -1,5 +1,6 @@
 """From a config to a trained model and its results: data, model, fit, evaluation, files in the workdir."""
 
+import errno
 import json
 import math
 import pathlib
@@ -23,8 +24,7 @@ from sfocus_tf.recipes import recipe
 METHODS = ("icasc", "cross_entropy")
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "step", "constant")
-# A run may go on with these changed: they say where data lie, not what is computed.
-_MAY_DIFFER = ("data_dir",)
+_NOT_WRITABLE = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM)
 _SHOWN = 8  # pictures in the figure
 
 
@@ -35,8 +35,8 @@ class WorkdirError(ValueError):
 def run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
     """Trains and evaluates a classifier, going on where an interrupted run in the same workdir stopped.
 
-    Leaves in the workdir: `config.json`, `history.csv`, `tensorboard/`, `last.keras`, `best.keras` (by the validation
-    pictures, where there are any), `results.json` and `attention.png`.
+    Leaves in the workdir: `config.json`, `data.json`, `history.csv`, `tensorboard/`, `last.keras`, `best.keras` (by
+    the validation pictures, where there are any), `results.json` and `attention.png`.
 
     Args:
         config: every key of `configs/common.py`.
@@ -48,32 +48,53 @@ def run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[
     Raises:
         ValueError: a setting that is not valid, or data that are not as they should be.
         WorkdirError: the workdir has a run of another config, or cannot be written.
-        FloatingPointError: the loss became NaN or infinite.
+        FloatingPointError: a loss or a weight became NaN or infinite.
     """
     check(config)
     folder = _prepare_workdir(config, pathlib.Path(workdir).expanduser())
     if (folder / "results.json").exists():
         return json.loads((folder / "results.json").read_text())
+    try:
+        return _run(config, folder)
+    except (OSError, tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError) as error:
+        if isinstance(error, OSError) and error.errno not in _NOT_WRITABLE:
+            raise
+        raise WorkdirError(f"workdir={str(folder)!r} can no longer be written: {error}") from error
+
+
+def _run(config: ml_collections.ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.seed)
     keras.mixed_precision.set_global_policy(config.precision)
     splits = _data(config)
-    train = splits["train"]
-    model = _model(config, train)
+    model = _model(config, splits["train"])
+    about: dict[str, Any] = {"class_names": list(splits["train"].class_names)}
+    about |= {split: part.source.size for split, part in splits.items()}
+    first = 0
     if (folder / "last.keras").exists():
-        # Into a model made anew: of a loaded one, Keras has forgotten which variables have no weight decay.
-        model.optimizer.build(model.trainable_variables)
-        model.load_weights(folder / "last.keras")
-    first = int(model.optimizer.iterations) // train.steps
+        _refuse_other(folder, "data", json.loads((folder / "data.json").read_text()), about)
+        first = checkpoints.epochs_done(folder / "last.keras")
+        _load(model, folder / "last.keras")
+    checkpoints.write_text(folder / "data.json", json.dumps(about, indent=2) + "\n")
     seconds = _fit(config, model, splits, folder, first)
     results = _results(config, model, splits, folder, seconds)
     checkpoints.write_text(folder / "results.json", json.dumps(results, indent=2) + "\n")
     return results
 
 
+def _load(model: SharpenFocus, path: pathlib.Path) -> None:
+    """Weights, optimizer and random state into a model made anew.
+
+    A model that Keras loads has forgotten which variables have no weight decay.
+    """
+    model.optimizer.build(model.trainable_variables)
+    model.load_weights(path)
+
+
 def check(config: ml_collections.ConfigDict) -> None:
     """Raises a `ValueError` for a setting that is not valid, before any work is done."""
+    backbones.check(config.backbone, config.weights)
     for key, value, valid in (
         ("method", config.method, METHODS),
         ("config.optimizer.name", config.optimizer.name, OPTIMIZERS),
@@ -82,6 +103,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     ):
         if value not in valid:
             raise unknown(key, value, valid)
+    if config.augmentation not in (None, *data.AUGMENTATIONS):
+        raise unknown("config.augmentation", config.augmentation, data.AUGMENTATIONS)
     for key in ("epochs", "batch_size"):
         if config[key] < 1:
             raise ValueError(f"{key}={config[key]}: expected a positive number.")
@@ -95,7 +118,13 @@ def table(results: dict[str, Any]) -> str:
     rows = [("data", f"{results['dataset']}, {results['examples']['test']} test pictures")]
     rows += [("method", f"{results['method']}, {results['backbone']}, seed {results['seed']}")]
     for name, value in results["test"].items():
-        rows.append((name, f"{100 * value:.2f} %" if name in results["percentages"] else f"{value:.4f}"))
+        shown = "no meaning here" if value is None else f"{value:.4f}"
+        rows.append((name, f"{100 * value:.2f} %" if value is not None and name in results["percentages"] else shown))
+    if results["best"]:
+        (name, value), *_ = results["best"]["test"].items()
+        if value is not None:
+            text = f"{100 * value:.2f} %, by validation pictures (after {results['best']['epochs']} epochs)"
+            rows.append((f"{name} of best.keras", text))
     rows.append(("training time", f"{results['seconds']:.0f} s, {results['epochs']} epochs"))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
@@ -103,27 +132,33 @@ def table(results: dict[str, Any]) -> str:
 
 def _prepare_workdir(config: ml_collections.ConfigDict, folder: pathlib.Path) -> pathlib.Path:
     resolved = json.loads(config.to_json())
+    if resolved["data_dir"]:
+        resolved["data_dir"] = str(pathlib.Path(resolved["data_dir"]).expanduser().resolve())
     path = folder / "config.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
+        # A config whose run never got to its first checkpoint is no obstacle.
+        if any((folder / name).exists() for name in ("last.keras", "results.json")):
+            _refuse_other(folder, "config", json.loads(path.read_text()), resolved)
+        if not (folder / "results.json").exists():
             checkpoints.write_text(path, json.dumps(resolved, indent=2, sort_keys=True) + "\n")
-        (folder / ".writable").touch()
-        (folder / ".writable").unlink()
     except OSError as error:
         raise WorkdirError(f"workdir={str(folder)!r} cannot be written: {error}.") from error
-    there, here = _flat(json.loads(path.read_text())), _flat(resolved)
+    return folder
+
+
+def _refuse_other(folder: pathlib.Path, what: str, there: dict[str, Any], here: dict[str, Any]) -> None:
+    there, here = _flat(there), _flat(here)
     differing = [
         f"{key}: {there.get(key)!r} there, {here.get(key)!r} now"
         for key in sorted(there.keys() | here.keys())
-        if there.get(key) != here.get(key) and key not in _MAY_DIFFER
+        if there.get(key) != here.get(key)
     ]
     if differing:
         raise WorkdirError(
-            f"workdir={str(folder)!r} has a run of another config. Give another --workdir, or remove it.\n  "
+            f"workdir={str(folder)!r} has a run of another {what}. Give another --workdir, or remove it.\n  "
             + "\n  ".join(differing)
         )
-    return folder
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -232,11 +267,6 @@ def _fit(
             ],
         )
         rows = checkpoints.read_history(history, config.epochs)
-    if rows and not math.isfinite(rows[-1]["loss"]):
-        raise FloatingPointError(
-            f"the loss became {rows[-1]['loss']} in epoch {int(rows[-1]['epoch']) + 1}; {folder / 'last.keras'} is of "
-            "the epoch before. A lower config.optimizer.learning_rate or config.optimizer.clip_norm may help."
-        )
     return sum(row["seconds"] for row in rows)
 
 
@@ -263,19 +293,15 @@ def _results(
 ) -> dict[str, Any]:
     test = splits["test"]
     logs = model.evaluate(test.batches, return_dict=True, verbose=0)
-    scores = model.predict(test.batches, verbose=0)
-    labels = np.concatenate([label for _, label in test.batches.as_numpy_iterator()])
-    measured: dict[str, float] = {}
-    if test.multi_label:
-        measured["mAP"] = evaluation.mean_average_precision(scores, labels)
-    else:
-        measured["accuracy"] = evaluation.accuracy(scores, labels)
-        if len(test.class_names) > 10:
-            measured["top-5 accuracy"] = evaluation.accuracy(scores, labels, top=5)
-    percentages = [*measured, *(key for key in logs if key.startswith("dead_"))]
-    wanted = ("classification_loss", "separation_inner", "separation_last", "consistency")
-    measured |= {key: float(value) for key, value in logs.items() if key in wanted or key.startswith("dead_")}
+    measured = _scores(model, test)
+    percentages = [*measured, *(key for key in logs if key.startswith(("dead_", "weak_")))]
+    wanted = ("classification_loss", "separation_inner", "separation_last", "consistency", "dead_", "weak_")
+    measured |= {key: float(value) for key, value in logs.items() if key.startswith(wanted)}
     _picture(model, test, folder / "attention.png")
+    best = None
+    if (folder / "best.keras").exists():
+        _load(model, folder / "best.keras")
+        best = {"epochs": checkpoints.epochs_done(folder / "best.keras"), "test": _scores(model, test)}
     return {
         "dataset": config.dataset,
         "method": config.method,
@@ -284,6 +310,7 @@ def _results(
         "epochs": config.epochs,
         "examples": {split: part.source.size for split, part in splits.items()},
         "test": measured,
+        "best": best,
         "percentages": percentages,
         "seconds": seconds,
         "layers": {"inner": model.inner_layer, "last": model.last_layer},
@@ -299,6 +326,19 @@ def _results(
         },
         "config": json.loads(config.to_json()),
     }
+
+
+def _scores(model: SharpenFocus, test: Data) -> dict[str, float | None]:
+    """Accuracy or mean average precision over the test split; `None` where it has no meaning."""
+    scores = model.predict(test.batches, verbose=0)
+    labels = np.concatenate([label for _, label in test.batches.as_numpy_iterator()])
+    if test.multi_label:
+        precision = evaluation.mean_average_precision(scores, labels)
+        return {"mAP": None if math.isnan(precision) else precision}
+    measured: dict[str, float | None] = {"accuracy": evaluation.accuracy(scores, labels)}
+    if len(test.class_names) > 10:
+        measured["top-5 accuracy"] = evaluation.accuracy(scores, labels, top=5)
+    return measured
 
 
 def _picture(model: SharpenFocus, test: Data, path: pathlib.Path) -> None:

@@ -147,6 +147,18 @@ def test_multi_label_classes():
     assert classes.valid.numpy().tolist() == [True, False, False]
 
 
+@pytest.mark.parametrize(("multi_label", "labels"), [(False, np.eye(2)), (True, np.array([0, 1])), (True, np.eye(2))])
+def test_labels_of_the_wrong_shape(multi_label, labels):
+    with pytest.raises(ValueError, match="labels: expected"):
+        attention.labelled_classes(SCORES, labels, multi_label)
+
+
+def test_multi_label_takes_integers_and_booleans():
+    for dtype in (np.int64, bool):
+        classes = attention.labelled_classes(SCORES, np.array([[1, 0, 1], [0, 1, 0]], dtype), multi_label=True)
+        assert classes.target.numpy().tolist() == [2, 1]
+
+
 @pytest.mark.parametrize("labels", [[0, 3], [-1, 0]])
 def test_labels_out_of_range(labels):
     with pytest.raises(tf.errors.InvalidArgumentError, match="labels must be class numbers from 0 to 2"):

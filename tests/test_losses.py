@@ -65,8 +65,8 @@ def test_scale_of_both_maps_does_not_matter():
 
 
 def total_loss(target, rival, inner):
-    mask = attention.soft_mask(target)
-    return losses.separation_loss(target, rival, mask) + losses.consistency_loss(inner, mask)
+    mask, has_region = attention.soft_mask(target), attention.has_mass(target)
+    return losses.separation_loss(target, rival, mask) + losses.consistency_loss(inner, mask, has_region=has_region)
 
 
 @hypothesis.settings(deadline=None, max_examples=150)
@@ -113,8 +113,9 @@ def test_any_maps_give_finite_bounded_losses_and_gradients_of_both_orders(kinds,
 
 def test_consistency_without_a_region_counts_as_zero():
     inner = maps([1, 2, 3])
-    mask = attention.soft_mask(maps([0, 0, 0]))
-    assert losses.consistency_loss(inner, mask)[0] == 0
+    last = maps([0, 0, 0])
+    loss = losses.consistency_loss(inner, attention.soft_mask(last), has_region=attention.has_mass(last))
+    assert loss[0] == 0
 
 
 def test_term_over_the_steps():

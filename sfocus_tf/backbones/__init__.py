@@ -1,5 +1,5 @@
 """Image classifiers by name, ending in class scores (logits), with their preprocessing inside."""
 
-from sfocus_tf.backbones.registry import create, names
+from sfocus_tf.backbones.registry import check, create, names
 
-__all__ = ["create", "names"]
+__all__ = ["check", "create", "names"]

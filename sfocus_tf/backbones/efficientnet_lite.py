@@ -53,7 +53,7 @@ def load_imagenet(model: keras.Model) -> None:
     Raises:
         ModuleNotFoundError: the package with the weights is not installed.
     """
-    tensors = torch_weights.read(_weights_file())
+    tensors = torch_weights.read(weights_file())
     for layer in model.layers:
         if isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D)):
             kernel = tensors[_torch_name(layer.name) + ".weight"]
@@ -66,7 +66,8 @@ def load_imagenet(model: keras.Model) -> None:
             layer.set_weights([tensors[f"{name}.{part}"] for part in parts])
 
 
-def _weights_file() -> pathlib.Path:
+def weights_file() -> pathlib.Path:
+    """The file with the ImageNet weights, or a `ModuleNotFoundError` that says what to install."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(

@@ -16,10 +16,30 @@ _CAFFE_MEAN = (103.939, 116.779, 123.68)
 _CIFAR_RESNET = re.compile(r"resnet(8|14|20|32|44|56|110)")
 
 
+# Networks of this package without pretrained weights.
+_OWN = (
+    "resnet20", "resnet32", "resnet56", "resnet8", "resnet14", "resnet44", "resnet110", "resnet18", "resnet18_cifar"
+)  # fmt: skip
+
+
 def names() -> list[str]:
     """Every name that `create` accepts."""
-    own = ["resnet20", "resnet32", "resnet56", "resnet8", "resnet14", "resnet44", "resnet110"]
-    return [*own, "resnet18", "resnet18_cifar", "efficientnet_lite0", *sorted(_applications())]
+    return [*_OWN, "efficientnet_lite0", *sorted(_applications())]
+
+
+def check(name: str, weights: str | None) -> str:
+    """The backbone's name as `names` has it, or a `ValueError` if there is none, or none with these weights."""
+    known = {_fold(known): known for known in names()}
+    if _fold(name) not in known:
+        raise unknown("backbone", name, names())
+    if weights not in (None, "imagenet"):
+        raise unknown("weights", weights, ["imagenet", "None"])
+    name = known[_fold(name)]
+    if name in _OWN and weights is not None:
+        raise ValueError(f"backbone={name!r} has no {weights!r} weights: set weights=None.")
+    if name == "efficientnet_lite0" and weights is not None:
+        efficientnet_lite.weights_file()
+    return name
 
 
 def create(
@@ -47,12 +67,7 @@ def create(
         ValueError: no such name, or no pretrained weights for it.
         ModuleNotFoundError: `efficientnet_lite0` with ImageNet weights, without the package that has them.
     """
-    known = {_fold(known): known for known in names()}
-    if _fold(name) not in known:
-        raise unknown("backbone", name, names())
-    if weights not in (None, "imagenet"):
-        raise unknown("weights", weights, ["imagenet", "None"])
-    name = known[_fold(name)]
+    name = check(name, weights)
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     inputs = keras.Input((height, width, 3), name="image")
     features = _features(name, inputs, weights)
@@ -68,15 +83,12 @@ def create(
 
 
 def _features(name: str, inputs: keras.KerasTensor, weights: str | None) -> keras.KerasTensor:
-    cifar = _CIFAR_RESNET.fullmatch(name)
     if name == "efficientnet_lite0":
         x = layers.Rescaling(1 / 128, offset=-127 / 128, name="preprocess")(inputs)
         return efficientnet_lite.efficientnet_lite0(x)
-    if cifar or name.startswith("resnet18"):
-        if weights is not None:
-            raise ValueError(f"backbone={name!r} has no {weights!r} weights: set weights=None.")
+    if name in _OWN:
         x = _standardise(inputs)
-        if cifar:
+        if cifar := _CIFAR_RESNET.fullmatch(name):
             return resnet.cifar_resnet(int(cifar.group(1)), x)
         return resnet.resnet18(x, "cifar" if name.endswith("_cifar") else "imagenet")
     module, constructor = _applications()[name]

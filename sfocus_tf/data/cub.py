@@ -54,6 +54,16 @@ def source(
     )
     classes = _table(root / "classes.txt")
     numbering = {number: label for label, number in enumerate(classes)}
+    for number in files:
+        if not (number in labels and number in trains and len(boxes.get(number, ())) == 4):
+            raise ValueError(
+                f"data_dir: picture {number} of {root / 'images.txt'} has no label, split or box of 4 numbers."
+            )
+        if labels[number][0] not in numbering:
+            raise ValueError(
+                f"data_dir: {root / 'image_class_labels.txt'} gives picture {number} the class {labels[number][0]}, "
+                f"which is not in classes.txt: expected 1 to {len(classes)}."
+            )
     ids = [number for number in files if (trains[number][0] == "1") == (split != "test")]
     ids = [ids[position] for position in part_of(len(ids), split, validation_fraction)]
     if not ids:

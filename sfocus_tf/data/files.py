@@ -37,9 +37,15 @@ def readable(paths: Sequence[str], skip_corrupt: bool) -> np.ndarray:
         `[paths]` bool.
 
     Raises:
+        FileNotFoundError: a picture is not there.
         CorruptPictureError: a picture cannot be decoded, and `skip_corrupt` is off; or all cannot.
     """
+    missing = [path for path in paths if not pathlib.Path(path).is_file()]
+    if missing:
+        raise FileNotFoundError(f"data_dir: {len(missing)} picture(s) are missing, such as {missing[0]}.")
     good = np.zeros(len(paths), bool)
+    if not paths:
+        return good
     numbered = tf.data.Dataset.from_tensor_slices(list(paths)).enumerate()
 
     def touch(number: tf.Tensor, path: tf.Tensor) -> tf.Tensor:

@@ -56,7 +56,8 @@ def load(
         training: shuffle and augment; by default for `split="train"` only.
         augmentation: one of `sfocus_tf.data.AUGMENTATIONS`; the set's usual one by default.
         validation_fraction: share of the training pictures that make up `validation` and are left out of `train`, in
-            [0, 1). The choice depends on nothing else.
+            [0, 1). The choice depends on nothing else. Sets with validation pictures of their own do not need it:
+            scenes, and folders with both `validation` and `test`.
         skip_corrupt: leave pictures that cannot be decoded out (see `Source.skipped`) instead of raising.
         seed: decides order and augmentation.
         regions: give dictionaries with boxes and masks instead of `(images, labels)`.
@@ -102,5 +103,7 @@ def _source(
     if name == "cub200" and cub.find_folder(data_dir) is not None:
         return cub.source(str(data_dir), split, fraction, skip_corrupt)
     if name in tfds_source.NAMES or name.startswith("tfds:"):
+        if skip_corrupt:
+            raise ValueError(f"skip_corrupt: not available for dataset={name!r}, whose pictures are no files.")
         return tfds_source.source(name, data_dir, split, fraction)
     raise unknown("dataset", name, [*names(), "tfds:<name>"])

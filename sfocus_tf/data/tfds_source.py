@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from sfocus_tf.data.files import existing_folder
 from sfocus_tf.data.source import Record, Source, decode
 from sfocus_tf.naming import unknown
 
@@ -21,7 +22,7 @@ _SHUFFLE_BUFFER = 20_000  # encoded pictures; larger than most sets, 2 GB at Ima
 _MOST_BOXES = 64
 
 
-class DataUnavailableError(RuntimeError):
+class DataUnavailableError(OSError):
     """A data set is neither prepared nor to be downloaded; the message says where to put it by hand."""
 
 
@@ -39,14 +40,22 @@ def source(name: str, data_dir: str | pathlib.Path | None, split: str, validatio
         The source.
 
     Raises:
-        ValueError: TFDS has no such set, or it is no set of labelled pictures.
+        FileNotFoundError: `data_dir` does not exist.
+        ValueError: TFDS has no such set, it is no set of labelled pictures, or it has no split to test on.
         DataUnavailableError: the data are not there and cannot be downloaded.
     """
     tfds_name, train, test = NAMES.get(name, (name.removeprefix("tfds:"), "train", "test"))
+    if data_dir is not None:
+        existing_folder("data_dir", data_dir, "a folder with data that TFDS has prepared, or can prepare there")
     builder = _builder(tfds_name, data_dir)
     _prepare(builder, name)
-    if test not in builder.info.splits:
-        test = next((other for other in ("validation", "val", "train") if other in builder.info.splits), test)
+    splits = list(builder.info.splits)
+    if test not in splits:
+        test = next((other for other in ("validation", "val") if other in splits), test)
+    if train not in splits or test not in splits:
+        raise ValueError(
+            f"dataset={name!r} has the splits {', '.join(splits)}: expected train, and test or validation."
+        )
     held_out = round(100 * (1 - validation_fraction))
     part = {"train": f"{train}[:{held_out}%]", "validation": f"{train}[{held_out}%:]", "test": test}[split]
     features = builder.info.features
@@ -110,10 +119,16 @@ def _regions(example: dict[str, Any], label: tf.Tensor) -> Record:
         boxes, labels = example["bbox"][tf.newaxis], label[tf.newaxis]
     else:
         return {}
+    if "segmentation_mask" in example:
+        inside = tf.cast(example["segmentation_mask"], tf.int32) > 127
+        mask = {"mask": tf.where(inside, tf.cast(1 + label, tf.uint8), tf.zeros([], tf.uint8))}
+    else:
+        mask = {}
     missing = _MOST_BOXES - tf.shape(boxes)[0]
     padded = tf.pad(boxes, [[0, missing], [0, 0]])
     numbers = tf.pad(tf.cast(labels, tf.int32), [[0, missing]], constant_values=-1)
     return {
         "boxes": tf.ensure_shape(padded, [_MOST_BOXES, 4]),
         "box_labels": tf.ensure_shape(numbers, [_MOST_BOXES]),
+        **mask,
     }

@@ -43,8 +43,9 @@ def source(
 ) -> Source:
     """One split of a VOCdevkit; "test" is VOC's own `val`, since labels of its `test` are not public.
 
-    Labels are the classes of which a picture has an object that is not difficult. Masks are given where every picture
-    of the split has one in `SegmentationClass`.
+    Labels are the classes of which a picture has an object that is not difficult; a class of which it has difficult
+    ones only counts as absent (VOC's own evaluation leaves the picture out for that class). Masks are given where
+    every picture of the split has one in `SegmentationClass`.
 
     Args:
         data_dir: the folder that has `VOCdevkit/VOC2012` in it, or `VOC2012` itself.
@@ -67,15 +68,17 @@ def source(
     names = _names(devkit, "val" if split == "test" else "train")
     names = [names[number] for number in part_of(len(names), split, validation_fraction)]
     paths = [str(devkit / "JPEGImages" / f"{name}.jpg") for name in names]
+    masks = [str(devkit / "SegmentationClass" / f"{name}.png") for name in names]
+    has_masks = all(pathlib.Path(mask).is_file() for mask in masks)
     good = readable(paths, skip_corrupt)
+    if has_masks:
+        good &= readable(masks, skip_corrupt)
     kept = [name for name, is_good in zip(names, good, strict=True) if is_good]
     skipped = tuple(path for path, is_good in zip(paths, good, strict=True) if not is_good)
     paths = [path for path, is_good in zip(paths, good, strict=True) if is_good]
     arrays = _arrays([_annotation(devkit / "Annotations" / f"{name}.xml") for name in kept])
-    masks = [str(devkit / "SegmentationClass" / f"{name}.png") for name in kept]
-    has_masks = bool(masks) and all(pathlib.Path(mask).is_file() for mask in masks)
     table, tables = tf.constant(paths), {key: tf.constant(value) for key, value in arrays.items()}
-    mask_table = tf.constant(masks)
+    mask_table = tf.constant([mask for mask, is_good in zip(masks, good, strict=True) if is_good])
 
     def read(number: tf.Tensor) -> Record:
         record = {key: value[number] for key, value in tables.items()}
@@ -115,7 +118,10 @@ def _names(devkit: pathlib.Path, split: str) -> list[str]:
 def _annotation(path: pathlib.Path) -> _Annotation:
     if not path.is_file():
         raise FileNotFoundError(f"data_dir: the annotation {path} is missing.")
-    root = ElementTree.parse(path).getroot()
+    try:
+        root = ElementTree.parse(path).getroot()
+    except ElementTree.ParseError as error:
+        raise ValueError(f"data_dir: the annotation {path} is no XML: {error}.") from error
     width, height = (float(root.findtext(f"size/{side}") or 0) for side in ("width", "height"))
     found = _Annotation([], [], set())
     for entry in root.iter("object"):

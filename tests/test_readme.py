@@ -1,0 +1,26 @@
+"""The README's Python runs, and its commands are those that are there."""
+
+import re
+
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_python_blocks_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    names: dict = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+    assert len(blocks) >= 2 and names["attention"].target_last.shape == (16, 2, 2)
+    assert (tmp_path / "classifier.keras").exists()
+
+
+def test_commands_name_configs_and_files_that_exist():
+    for name in re.findall(r"--dataset=(\w+)", README):
+        assert (ROOT / "configs" / f"{name}.py").is_file(), name
+    for path in re.findall(r"\]\(((?:configs|docs|benchmarks|sfocus_tf)[^)]*)\)", README):
+        assert (ROOT / path).exists(), path
+    extras = re.findall(r"\.\[(\w+)\]", README)
+    assert all(f'"{extra}": [' in (ROOT / "setup.py").read_text() for extra in extras)
