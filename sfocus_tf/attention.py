@@ -15,7 +15,7 @@ from sfocus_tf.naming import unknown
 MECHANISMS = ("grad_cam", "grad_cam_positive", "grad_cam_plus_plus", "layer_cam")
 
 # The least mass of a map that is ever taken for real, whatever the scale of the network.
-SMALLEST_FLOOR = 1e-6
+SMALLEST_FLOOR = 1e-12
 
 
 class Attention(NamedTuple):

@@ -251,7 +251,7 @@ class SharpenFocus(keras.Model):
             parts.append(self.explain_on_batch(tf.convert_to_tensor(images[rows]), wanted[0][rows], wanted[1][rows]))
         return Explanation(*(np.concatenate([np.asarray(part[key]) for part in parts]) for key in Explanation._fields))
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def explain_on_batch(self, images: tf.Tensor, class_ids: tf.Tensor, rival_ids: tf.Tensor) -> dict[str, tf.Tensor]:
         """`explain` for one batch of tensors, for use in graphs; class numbers below 0 are chosen by the scores."""
         scores, maps, classes = self._observe(images, training=False, wanted=(class_ids, rival_ids))

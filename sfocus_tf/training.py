@@ -344,6 +344,7 @@ def _scores(model: SharpenFocus, test: Data) -> dict[str, float | None]:
 def _picture(model: SharpenFocus, test: Data, path: pathlib.Path) -> None:
     """Test pictures, evenly spaced, with the attention of their predicted class and its rival."""
     stride = max(test.source.size // _SHOWN, 1)
+    stride -= stride % 2 == 0 and stride > 1  # odd, so as not to fall in step with classes that take turns
     pictures = list(test.batches.unbatch().shard(stride, 0).take(_SHOWN).as_numpy_iterator())
     images = np.stack([image for image, _ in pictures])
     names = []

@@ -51,19 +51,22 @@ def test_layers_of_keras_applications_and_a_step_that_lowers_the_loss(
     assert explanation.target_last.shape == (4, *last_shape[:2])
     np.testing.assert_allclose(explanation.scores, classifier.predict(images, verbose=0), rtol=1e-3, atol=1e-4)
 
-    # A step of the normalised gradient, small enough to be in the direction of descent. Statistics of this batch are
-    # not those of inference, so loss is compared in training mode, with dropout and drop-path off.
-    optimizer = keras.optimizers.SGD(1e-3, global_clipnorm=1.0)
+    # Chance and the batch's own statistics apart, a step against the gradient lowers the loss if it is small enough;
+    # how small depends on the network (ConvNeXt begins with factors of 1e-6).
     for layer in classifier._flatten_layers():
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0
         if type(layer).__name__ == "StochasticDepth":
             layer.drop_path_rate = 0.0
-    model.compile(optimizer, crossentropy(), run_eagerly=True)
-    before = model.train_on_batch(images, labels, return_dict=True)["loss"]
-    model.reset_metrics()
-    after = model.train_on_batch(images, labels, return_dict=True)["loss"]
-    assert after < before
+    start = model.get_weights()
+    for rate in (1e-3, 1e-5, 1e-7):
+        model.set_weights(start)
+        model.compile(keras.optimizers.SGD(rate, global_clipnorm=1.0), crossentropy(), run_eagerly=True)
+        before, after = (model.train_on_batch(images, labels, return_dict=True)["loss"] for _ in range(2))
+        after = 2 * after - before  # logged is the mean of both
+        if after < before:
+            return
+    pytest.fail(f"no step lowers the loss: {before} -> {after}")
 
 
 def test_names_are_accepted_whole_or_short():
@@ -137,7 +140,8 @@ def test_wrapping_changes_nothing_of_the_classifier():
 
 
 def test_a_size_left_open_is_no_obstacle():
-    classifier = keras.applications.MobileNetV2(
-        weights=None, input_shape=(None, None, 3), classes=3, classifier_activation=None
+    backbone = keras.applications.MobileNetV2(weights=None, input_shape=(None, None, 3), include_top=False)
+    classifier = keras.Sequential(
+        [keras.Input((None, None, 3)), backbone, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)]
     )
     assert sf.SharpenFocus(classifier).explain(pictures(1, 96)).target_last.shape == (1, 3, 3)

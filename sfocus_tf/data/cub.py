@@ -38,7 +38,7 @@ def source(
         skip_corrupt: leave corrupt pictures out instead of raising.
 
     Returns:
-        The source; each picture has one box.
+        The source; each picture has one box. Classes without pictures (in a part of the data set) are left out.
 
     Raises:
         FileNotFoundError: the folder or one of its files is missing.
@@ -53,7 +53,8 @@ def source(
         _table(root / name) for name in ("images.txt", "image_class_labels.txt", "bounding_boxes.txt", _SPLIT)
     )
     classes = _table(root / "classes.txt")
-    numbering = {number: label for label, number in enumerate(classes)}
+    occurring = {labels[number][0] for number in files if number in labels}
+    numbering = {number: label for label, number in enumerate(number for number in classes if number in occurring)}
     for number in files:
         if not (number in labels and number in trains and len(boxes.get(number, ())) == 4):
             raise ValueError(
@@ -81,7 +82,7 @@ def source(
         image = decode(tf.io.read_file(table[number]))
         return {"image": image, "label": label, "boxes": box_table[number][tf.newaxis], "box_labels": label[tf.newaxis]}
 
-    names = tuple(name[0].split(".", 1)[-1] for name in classes.values())
+    names = tuple(classes[number][0].split(".", 1)[-1] for number in numbering)
     kept = tuple(paths[number] for number in ids)
     return Source(names, len(ids), indexed_keys(np.arange(len(ids))), read, files=kept, skipped=skipped)
 

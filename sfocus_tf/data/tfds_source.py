@@ -50,18 +50,19 @@ def source(name: str, data_dir: str | pathlib.Path | None, split: str, validatio
     builder = _builder(tfds_name, data_dir)
     _prepare(builder, name)
     splits = list(builder.info.splits)
-    if test not in splits:
+    if splits and test not in splits:
         test = next((other for other in ("validation", "val") if other in splits), test)
-    if train not in splits or test not in splits:
+    if splits and not {train, test} <= set(splits):
         raise ValueError(
             f"dataset={name!r} has the splits {', '.join(splits)}: expected train, and test or validation."
         )
     held_out = round(100 * (1 - validation_fraction))
-    part = {"train": f"{train}[:{held_out}%]", "validation": f"{train}[{held_out}%:]", "test": test}[split]
+    kept = f"{train}[:{held_out}%]" if validation_fraction else train
+    part = {"train": kept, "validation": f"{train}[{held_out}%:]", "test": test}[split]
     features = builder.info.features
     label_feature, multi_label = _labels(name, features)
     dataset = builder.as_dataset(split=part, decoders={"image": tfds.decode.SkipDecoding()})
-    size = builder.info.splits[part].num_examples
+    size = builder.info.splits[part].num_examples if splits else _count(dataset)
 
     def keys(seed: tf.Tensor | None) -> tf.data.Dataset:
         if seed is None:
@@ -85,6 +86,12 @@ def _builder(name: str, data_dir: str | pathlib.Path | None) -> Any:
         return tfds.builder(name, data_dir=None if data_dir is None else str(data_dir))
     except tfds.core.DatasetNotFoundError as error:
         raise unknown("dataset: TFDS name", name, tfds.list_builders()) from error
+
+
+def _count(dataset: tf.data.Dataset) -> int:
+    """Number of elements, where TFDS has not recorded it."""
+    known = int(dataset.cardinality())
+    return known if known >= 0 else int(dataset.reduce(0, lambda count, _: count + 1))
 
 
 def _prepare(builder: Any, name: str) -> None:
