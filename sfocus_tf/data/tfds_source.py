@@ -67,6 +67,9 @@ def source(name: str, data_dir: str | pathlib.Path | None, split: str, validatio
     def keys(seed: tf.Tensor | None) -> tf.data.Dataset:
         if seed is None:
             return dataset
+        # Of this function's graph alone. TensorFlow compares (global seed, seed) with (0, 0), and where the first is 0
+        # cannot go on to the second, which is a tensor here.
+        tf.random.set_seed(1)
         return dataset.shuffle(min(size, _SHUFFLE_BUFFER), seed, reshuffle_each_iteration=False)
 
     def read(example: dict[str, Any]) -> Record:
