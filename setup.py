@@ -15,7 +15,7 @@ setuptools.setup(
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.11,<3.14",
+    python_requires=">=3.11,<3.12",  # as far as it was tried
     packages=setuptools.find_packages(include=["sfocus_tf", "sfocus_tf.*"]),
     package_data={"sfocus_tf": ["py.typed"]},
     install_requires=[

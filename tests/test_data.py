@@ -309,12 +309,28 @@ def test_tfds_single_label(tmp_path):
 
 
 def test_tfds_with_boxes(tmp_path):
-    with tfds.testing.mock_data(num_examples=4, num_sub_examples=3):
+    """VOC as TFDS has it, in its true structure: objects in any number, some of them difficult."""
+    png = tf.io.encode_png(tf.zeros([20, 30, 3], tf.uint8))
+
+    def as_dataset(*args, **kwargs):
+        def example(count):
+            boxes = tf.tile([[0.1, 0.2, 0.5, 0.6]], [count, 1])
+            labels = tf.range(tf.cast(count, tf.int64), dtype=tf.int64) + 7
+            return {
+                "image": png, "labels": labels, "labels_no_difficult": labels[1:],
+                "objects": {"bbox": boxes, "label": labels, "is_difficult": labels < 8},
+            }  # fmt: skip
+
+        return tf.data.Dataset.range(1, 4).map(lambda count: example(tf.cast(count, tf.int32)))
+
+    with tfds.testing.mock_data(as_dataset_fn=as_dataset):
         test = data.load("voc2012", "test", data_dir=tmp_path, image_size=32, regions=True, batch_size=4)
-        (batch,) = test.batches.take(1).as_numpy_iterator()
-    assert test.multi_label and test.class_names == voc.CLASS_NAMES
-    assert batch["label"].shape == (4, 20) and set(np.unique(batch["label"])) <= {0.0, 1.0}
-    assert batch["boxes"].shape == (4, 64, 4)
+        (batch,) = test.batches.as_numpy_iterator()
+    assert test.multi_label and test.class_names == voc.CLASS_NAMES and test.source.size == 3
+    assert [np.flatnonzero(row).tolist() for row in batch["label"]] == [[], [8], [8, 9]]
+    assert set(np.unique(batch["label"])) == {0.0, 1.0}
+    assert batch["box_labels"][2, :4].tolist() == [7, 8, 9, -1]
+    np.testing.assert_allclose(batch["boxes"][2, 2], [0.1, 0.2, 0.5, 0.6])
 
 
 def test_tfds_without_data_or_network(tmp_path, monkeypatch):
