@@ -220,16 +220,18 @@ def _activates(layer: Any) -> bool:
 
 
 def _refuse_probabilities(classifier: keras.Model) -> None:
-    ends: list[Any] = []
-    symbolic = keras.Input(classifier.inputs[0].shape[1:], dtype=classifier.inputs[0].dtype)
-    result = run(classifier, symbolic, lambda path, layer, _, output: ends.append((path, layer, output)))
-    for path, layer, output in ends:
-        if output is not result or is_transparent(layer):
-            continue
-        activation = getattr(getattr(layer, "activation", None), "__name__", type(layer).__name__).lower()
-        if activation in ("softmax", "sigmoid", "logsoftmax", "log_softmax"):
-            raise ValueError(
-                f"classifier {classifier.name!r} ends in a {activation} (layer {path!r}); attention is taken of the "
-                "scores before it. Build it with classifier_activation=None (keras.applications) or without that "
-                "activation, and use a loss with from_logits=True."
-            )
+    layer: Any = classifier
+    names = []
+    history = classifier.outputs[0]._keras_history
+    while is_transparent(layer):
+        layer = history.operation
+        names.append(layer.name)
+        if is_transparent(layer):
+            history = layer.outputs[history.tensor_index]._keras_history
+    activation = getattr(getattr(layer, "activation", None), "__name__", type(layer).__name__).lower()
+    if activation in ("softmax", "sigmoid", "logsoftmax", "log_softmax"):
+        raise ValueError(
+            f"classifier {classifier.name!r} ends in a {activation} (layer {'/'.join(names)!r}); attention is taken of "
+            "the scores before it. Build it with classifier_activation=None (keras.applications) or without that "
+            "activation, and use a loss with from_logits=True."
+        )

@@ -1,5 +1,6 @@
 """A Keras model that trains a classifier with attention separation and consistency (ICASC)."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import keras
@@ -394,11 +395,7 @@ class SharpenFocus(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` needs to build the model again; weights apart."""
-        terms = {
-            key: {"weight": term.weight, "warmup_steps": term.warmup_steps, "ramp_steps": term.ramp_steps,
-                  "every_steps": term.every_steps}
-            for key, term in self.terms.items()
-        }  # fmt: skip
+        terms = {key: dataclasses.asdict(term) for key, term in self.terms.items()}
         return super().get_config() | terms | {
             "classifier": keras.saving.serialize_keras_object(self.classifier),
             "inner_layer": self.inner_layer,

@@ -6,9 +6,9 @@ from typing import Any
 
 import keras
 
-# Shown after the loss and the user's metrics, once they are computed.
-_TERMS = ("separation_inner", "separation_last", "consistency")
-_HIDDEN = ("dead_", "weak_", "classification_loss", "learning_rate", "seconds", *_TERMS)
+from sfocus_tf.model import TERMS
+
+_HIDDEN = ("dead_", "weak_", "classification_loss", "learning_rate", "seconds", *TERMS)
 
 
 class Progress(keras.callbacks.Callback):
@@ -43,5 +43,6 @@ class Progress(keras.callbacks.Callback):
 
 def _shown(logs: dict[str, Any]) -> list[tuple[str, float]]:
     values = [(name, float(value)) for name, value in logs.items()]
+    # The terms come last, once they are computed.
     main = [(name, value) for name, value in values if not name.removeprefix("val_").startswith(_HIDDEN)]
-    return main + [(name, value) for name, value in values if name in _TERMS and value]
+    return main + [(name, value) for name, value in values if name in TERMS and value]

@@ -16,7 +16,7 @@ import tensorflow as tf
 import sfocus_tf
 from sfocus_tf import backbones, checkpoints, data, evaluation, report
 from sfocus_tf.data import Data
-from sfocus_tf.model import SharpenFocus
+from sfocus_tf.model import TERMS, SharpenFocus
 from sfocus_tf.naming import unknown
 from sfocus_tf.progress import Progress
 from sfocus_tf.recipes import recipe
@@ -198,7 +198,7 @@ def _model(config: ml_collections.ConfigDict, train: Data) -> SharpenFocus:
     arguments = recipe(config.attention, config.terms.to_dict()).arguments(steps)
     if config.method == "cross_entropy":
         # With all weights zero each step is exactly one of plain Keras.
-        arguments |= dict.fromkeys(("separation_inner", "separation_last", "consistency"), 0.0)
+        arguments |= dict.fromkeys(TERMS, 0.0)
     model = SharpenFocus(classifier, config.inner_layer, config.last_layer, multi_label=train.multi_label, **arguments)
     loss: keras.losses.Loss
     if train.multi_label:
@@ -295,7 +295,7 @@ def _results(
     logs = model.evaluate(test.batches, return_dict=True, verbose=0)
     measured = _scores(model, test)
     percentages = [*measured, *(key for key in logs if key.startswith(("dead_", "weak_")))]
-    wanted = ("classification_loss", "separation_inner", "separation_last", "consistency", "dead_", "weak_")
+    wanted = ("classification_loss", *TERMS, "dead_", "weak_")
     measured |= {key: float(value) for key, value in logs.items() if key.startswith(wanted)}
     _picture(model, test, folder / "attention.png")
     best = None

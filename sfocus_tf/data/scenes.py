@@ -7,6 +7,7 @@ network looked can be told exactly, as every picture comes with the masks of obj
 """
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -87,7 +88,7 @@ def picture(number: tf.Tensor, split: str, size: int = 64, data_seed: int = 0) -
     }
 
 
-def _background(x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor, numbers: object) -> tf.Tensor:
+def _background(x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor, numbers: Iterator[tf.Tensor]) -> tf.Tensor:
     """Smooth colours with a dozen striped blobs."""
     image = _colour(numbers) + 0.15 * tf.sin(3.0 * x * _between(numbers, -1, 1) + 3.0 * y)[..., tf.newaxis]
     blobs = tf.random.stateless_uniform([12, 8], tf.random.fold_in(seed, 3))
@@ -101,7 +102,13 @@ def _background(x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor, numbers: object) ->
 
 
 def _add_patch(
-    image: tf.Tensor, x: tf.Tensor, y: tf.Tensor, cx: tf.Tensor, cy: tf.Tensor, kind: tf.Tensor, numbers: object
+    image: tf.Tensor,
+    x: tf.Tensor,
+    y: tf.Tensor,
+    cx: tf.Tensor,
+    cy: tf.Tensor,
+    kind: tf.Tensor,
+    numbers: Iterator[tf.Tensor],
 ) -> tf.Tensor:
     """The distractor: a dotted or a hatched square on the far side of the object."""
     direction = tf.atan2(-cy, -cx) + _between(numbers, -0.6, 0.6)
@@ -149,9 +156,9 @@ def _turned(u: tf.Tensor, v: tf.Tensor, angle: tf.Tensor) -> tuple[tf.Tensor, tf
     return u * cos + v * sin, v * cos - u * sin
 
 
-def _between(numbers: object, low: float, high: float) -> tf.Tensor:
-    return low + (high - low) * next(numbers)  # type: ignore[call-overload]
+def _between(numbers: Iterator[tf.Tensor], low: float, high: float) -> tf.Tensor:
+    return low + (high - low) * next(numbers)
 
 
-def _colour(numbers: object) -> tf.Tensor:
+def _colour(numbers: Iterator[tf.Tensor]) -> tf.Tensor:
     return tf.stack([_between(numbers, 0.25, 0.95) for _ in range(3)])
