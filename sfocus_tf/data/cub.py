@@ -4,6 +4,7 @@ Source: Wah et al., "The Caltech-UCSD Birds-200-2011 Dataset", CNS-TR-2011-001.
 """
 
 import pathlib
+from itertools import compress
 
 import numpy as np
 import PIL.Image
@@ -71,8 +72,8 @@ def source(
         raise ValueError(f"data_dir: {root} lists no pictures for split={split!r}.")
     paths = {number: str(root / "images" / files[number][0]) for number in ids}
     good = readable([paths[number] for number in ids], skip_corrupt)
-    skipped = tuple(paths[number] for number, is_good in zip(ids, good, strict=True) if not is_good)
-    ids = [number for number, is_good in zip(ids, good, strict=True) if is_good]
+    skipped = tuple(paths[number] for number in compress(ids, ~good))
+    ids = list(compress(ids, good))
     table = tf.constant([paths[number] for number in ids])
     label_table = tf.constant([numbering[labels[number][0]] for number in ids], tf.int32)
     box_table = tf.constant([_box(paths[number], boxes[number]) for number in ids], tf.float32)

@@ -4,6 +4,7 @@ Source: Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge", I
 """
 
 import pathlib
+from itertools import compress
 from typing import NamedTuple
 from xml.etree import ElementTree
 
@@ -73,12 +74,11 @@ def source(
     good = readable(paths, skip_corrupt)
     if has_masks:
         good &= readable(masks, skip_corrupt)
-    kept = [name for name, is_good in zip(names, good, strict=True) if is_good]
-    skipped = tuple(path for path, is_good in zip(paths, good, strict=True) if not is_good)
-    paths = [path for path, is_good in zip(paths, good, strict=True) if is_good]
+    kept, skipped = list(compress(names, good)), tuple(compress(paths, ~good))
+    paths = list(compress(paths, good))
     arrays = _arrays([_annotation(devkit / "Annotations" / f"{name}.xml") for name in kept])
     table, tables = tf.constant(paths), {key: tf.constant(value) for key, value in arrays.items()}
-    mask_table = tf.constant([mask for mask, is_good in zip(masks, good, strict=True) if is_good])
+    mask_table = tf.constant(list(compress(masks, good)))
 
     def read(number: tf.Tensor) -> Record:
         record = {key: value[number] for key, value in tables.items()}
