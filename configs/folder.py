@@ -9,8 +9,8 @@ import ml_collections
 from configs import common
 
 
-def get_config() -> ml_collections.ConfigDict:
-    """The settings."""
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
+    """The settings; `variant` is "" or "tiny"."""
     config = common.get_config()
     config.dataset = "folder"
     config.image_size = 32
@@ -18,4 +18,4 @@ def get_config() -> ml_collections.ConfigDict:
     config.epochs = 164
     config.batch_size = 128
     config.optimizer.schedule = "step"
-    return config
+    return common.varied(config, variant)

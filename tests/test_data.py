@@ -7,10 +7,9 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
 from sfocus_tf import data
-from sfocus_tf.data import pipeline, scenes, tfds_source, voc
+from sfocus_tf.data import pipeline, scenes
 
 COLOURS = {"apple": (250, 10, 10), "plum": (10, 10, 250)}
 
@@ -205,150 +204,6 @@ def test_unknown_names_and_numbers_out_of_range():
         data.load("scenes", image_size=8)
     with pytest.raises(ValueError, match="validation_fraction=1"):
         data.load("scenes", validation_fraction=1.0)
-
-
-ANNOTATION = """<annotation><size><width>40</width><height>20</height><depth>3</depth></size>
-<object><name>dog</name><difficult>0</difficult>
-<bndbox><xmin>1</xmin><ymin>6</ymin><xmax>20</xmax><ymax>{ymax}</ymax></bndbox></object>
-<object><name>{name}</name><difficult>1</difficult>
-<bndbox><xmin>11</xmin><ymin>1</ymin><xmax>40</xmax><ymax>20</ymax></bndbox></object></annotation>"""
-
-
-def make_devkit(root, ymax=15, name="person", masks=False):
-    devkit = root / "VOCdevkit" / "VOC2012"
-    for folder in ("JPEGImages", "Annotations", "ImageSets/Main", "SegmentationClass"):
-        (devkit / folder).mkdir(parents=True)
-    for split in ("train", "val"):
-        (devkit / "ImageSets" / "Main" / f"{split}.txt").write_text(f"{split}_1\n")
-        PIL.Image.new("RGB", (40, 20)).save(devkit / "JPEGImages" / f"{split}_1.jpg")
-        (devkit / "Annotations" / f"{split}_1.xml").write_text(ANNOTATION.format(ymax=ymax, name=name))
-        if masks:
-            # The first colours of VOC's palette: background, aeroplane, ..., dog is 12, void 255.
-            mask = PIL.Image.new("P", (40, 20))
-            palette = np.zeros((256, 3), np.uint8)
-            palette[1], palette[12], palette[20], palette[255] = (
-                (128, 0, 0),
-                (64, 0, 128),
-                (0, 64, 128),
-                (224, 224, 192),
-            )
-            mask.putpalette(palette.ravel().tolist())
-            mask.putpixel((3, 7), 12)
-            mask.putpixel((4, 7), 255)
-            mask.putpixel((5, 7), 20)
-            mask.putpixel((6, 7), 1)
-            mask.save(devkit / "SegmentationClass" / f"{split}_1.png")
-    return root
-
-
-def test_voc_devkit(tmp_path):
-    make_devkit(tmp_path, masks=True)
-    test = data.load("voc2012", "test", data_dir=tmp_path, image_size=40, batch_size=1, regions=True)
-    assert test.multi_label and test.class_names == voc.CLASS_NAMES
-    (batch,) = test.batches.as_numpy_iterator()
-    assert np.flatnonzero(batch["label"][0]).tolist() == [voc.CLASS_NAMES.index("dog")], (
-        "difficult objects do not count"
-    )
-    np.testing.assert_allclose(batch["boxes"][0, 0], [5 / 20, 0, 15 / 20, 0.5])
-    assert batch["box_labels"][0].tolist() == [11, 14]
-    assert batch["mask"][0, 14, 3:7, 0].tolist() == [12, 255, 20, 1]
-
-
-def test_voc_devkit_with_bad_annotations(tmp_path):
-    make_devkit(tmp_path / "a", ymax=21)
-    with pytest.raises(ValueError, match=r"train_1.xml: the box of 'dog' \(xmin=1.*is not inside its picture of 40x20"):
-        data.load("voc2012", "train", data_dir=tmp_path / "a")
-    make_devkit(tmp_path / "b", name="persn")
-    with pytest.raises(ValueError, match="name='persn' is not known. Did you mean 'person'"):
-        data.load("voc2012", "train", data_dir=tmp_path / "b")
-
-
-def make_cub(root, box="4 2 10 12"):
-    folder = root / "CUB_200_2011"
-    (folder / "images" / "001.Wren").mkdir(parents=True)
-    (folder / "images" / "002.Crow").mkdir(parents=True)
-    (folder / "classes.txt").write_text("1 001.Wren\n2 002.Crow\n")
-    (folder / "images.txt").write_text("1 001.Wren/a.jpg\n2 002.Crow/b.jpg\n3 002.Crow/c.jpg\n")
-    (folder / "image_class_labels.txt").write_text("1 1\n2 2\n3 2\n")
-    (folder / "train_test_split.txt").write_text("1 1\n2 1\n3 0\n")
-    (folder / "bounding_boxes.txt").write_text(f"1 {box}\n2 0 0 20 20\n3 5 5 10 10\n")
-    for name in ("001.Wren/a", "002.Crow/b", "002.Crow/c"):
-        PIL.Image.new("RGB", (20, 20)).save(folder / "images" / f"{name}.jpg")
-    return root
-
-
-def test_cub(tmp_path):
-    make_cub(tmp_path)
-    train = data.load("cub200", "train", data_dir=tmp_path, image_size=20, regions=True, training=False)
-    (batch,) = train.batches.as_numpy_iterator()
-    assert train.class_names == ("Wren", "Crow") and batch["label"].tolist() == [0, 1]
-    np.testing.assert_allclose(batch["boxes"][0, 0], [2 / 20, 4 / 20, 14 / 20, 14 / 20])
-    make_cub(tmp_path / "bad", box="4 2 30 12")
-    with pytest.raises(ValueError, match="box x=4 y=2 width=30 height=12 is not inside its picture .*a.jpg of 20x20"):
-        data.load("cub200", "train", data_dir=tmp_path / "bad")
-
-
-def test_real_pictures(real):
-    root = real("voc2012_sample")
-    train = data.load("voc2012", "train", data_dir=root, batch_size=64, image_size=96)
-    assert train.source.size == 521
-    images, labels = next(train.batches.as_numpy_iterator())
-    assert images.shape == (64, 96, 96, 3) and 60 < images.mean() < 160 and labels.sum() > 40
-    birds = data.load("cub200", "test", data_dir=real("cub200_sample"), regions=True, image_size=96)
-    assert birds.source.size == 243 and len(birds.class_names) == 10
-    batch = next(birds.batches.as_numpy_iterator())
-    assert (batch["boxes"][:, 0, 2] > batch["boxes"][:, 0, 0]).all() and batch["boxes"].max() <= 1
-
-
-def test_tfds_single_label(tmp_path):
-    with tfds.testing.mock_data(num_examples=20):
-        train = data.load("cifar100", "train", data_dir=tmp_path, batch_size=8)
-        assert len(train.class_names) == 100
-        images, labels = records(train.epochs(0, 1))
-    assert images.shape == (20, 32, 32, 3) and labels.min() >= 0 and labels.max() < 100
-
-
-def test_tfds_with_boxes(tmp_path):
-    """VOC as TFDS has it, in its true structure: objects in any number, some of them difficult."""
-    png = tf.io.encode_png(tf.zeros([20, 30, 3], tf.uint8))
-
-    def as_dataset(*args, **kwargs):
-        def example(count):
-            boxes = tf.tile([[0.1, 0.2, 0.5, 0.6]], [count, 1])
-            labels = tf.range(tf.cast(count, tf.int64), dtype=tf.int64) + 7
-            return {
-                "image": png, "labels": labels, "labels_no_difficult": labels[1:],
-                "objects": {"bbox": boxes, "label": labels, "is_difficult": labels < 8},
-            }  # fmt: skip
-
-        return tf.data.Dataset.range(1, 4).map(lambda count: example(tf.cast(count, tf.int32)))
-
-    with tfds.testing.mock_data(as_dataset_fn=as_dataset):
-        test = data.load("voc2012", "test", data_dir=tmp_path, image_size=32, regions=True, batch_size=4)
-        (batch,) = test.batches.as_numpy_iterator()
-    assert test.multi_label and test.class_names == voc.CLASS_NAMES and test.source.size == 3
-    assert [np.flatnonzero(row).tolist() for row in batch["label"]] == [[], [8], [8, 9]]
-    assert set(np.unique(batch["label"])) == {0.0, 1.0}
-    assert batch["box_labels"][2, :4].tolist() == [7, 8, 9, -1]
-    np.testing.assert_allclose(batch["boxes"][2, 2], [0.1, 0.2, 0.5, 0.6])
-
-
-def test_tfds_without_data_or_network(tmp_path, monkeypatch):
-    def no_network(*args, **kwargs):
-        raise ConnectionError("Name or service not known")
-
-    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", no_network)
-    with pytest.raises(
-        data.DataUnavailableError, match="(?s)could not be downloaded.*tfds build cifar100.*copy its folder"
-    ):
-        data.load("cifar100", "train", data_dir=tmp_path)
-
-
-def test_tfds_unknown_name_and_no_pictures(tmp_path):
-    with pytest.raises(ValueError, match="dataset: TFDS name='cifar1000' is not known"):
-        tfds_source.source("tfds:cifar1000", tmp_path, "train")
-    with tfds.testing.mock_data(num_examples=2), pytest.raises(ValueError, match="expected an image, and a label"):
-        tfds_source.source("tfds:imdb_reviews", tmp_path, "train")
 
 
 def test_a_model_trains_on_batches(class_folders):

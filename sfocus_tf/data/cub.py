@@ -10,8 +10,8 @@ import numpy as np
 import PIL.Image
 import tensorflow as tf
 
-from sfocus_tf.data.files import existing_folder, readable
-from sfocus_tf.data.source import Record, Source, decode, indexed_keys, part_of
+from sfocus_tf.data.files import existing_folder, usable
+from sfocus_tf.data.source import Part, Record, Source, decode, indexed_keys
 
 _EXPECTED = "the folder that has CUB_200_2011 in it, or CUB_200_2011 itself"
 
@@ -27,16 +27,12 @@ def find_folder(data_dir: str | pathlib.Path | None) -> pathlib.Path | None:
     return None
 
 
-def source(
-    data_dir: str | pathlib.Path, split: str, validation_fraction: float = 0.0, skip_corrupt: bool = False
-) -> Source:
-    """One split of CUB-200-2011, by its own `train_test_split.txt`.
+def source(data_dir: str | pathlib.Path, part: Part) -> Source:
+    """A part of CUB-200-2011, by its own `train_test_split.txt`.
 
     Args:
         data_dir: the folder that has `CUB_200_2011` in it, or that folder itself.
-        split: "train", "validation" (held out of `train`) or "test".
-        validation_fraction: share of `train` held out, in [0, 1).
-        skip_corrupt: leave corrupt pictures out instead of raising.
+        part: which pictures.
 
     Returns:
         The source; each picture has one box. Classes without pictures (in a part of the data set) are left out.
@@ -66,12 +62,12 @@ def source(
                 f"data_dir: {root / 'image_class_labels.txt'} gives picture {number} the class {labels[number][0]}, "
                 f"which is not in classes.txt: expected 1 to {len(classes)}."
             )
-    ids = [number for number in files if (trains[number][0] == "1") == (split != "test")]
-    ids = [ids[position] for position in part_of(len(ids), split, validation_fraction)]
+    ids = [number for number in files if (trains[number][0] == "1") == (part.split != "test")]
+    ids = [ids[position] for position in part.numbers(len(ids))]
     if not ids:
-        raise ValueError(f"data_dir: {root} lists no pictures for split={split!r}.")
+        raise ValueError(f"data_dir: {root} lists no pictures for split={part.split!r}.")
     paths = {number: str(root / "images" / files[number][0]) for number in ids}
-    good = readable([paths[number] for number in ids], skip_corrupt)
+    good = usable([paths[number] for number in ids], part)
     skipped = tuple(paths[number] for number in compress(ids, ~good))
     ids = list(compress(ids, good))
     table = tf.constant([paths[number] for number in ids])

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sfocus_tf.data.source import decode
+from sfocus_tf.data.source import Part, decode
 
 _SLOW = 5000  # pictures from which on a progress bar is shown
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
@@ -26,6 +26,14 @@ class CorruptPictureError(ValueError):
         self.paths = tuple(paths)
 
 
+def usable(paths: Sequence[str], part: Part) -> np.ndarray:
+    """Which pictures of a part can be used: `readable`, or all that are there where the part is not to be checked."""
+    if part.check_pictures:
+        return readable(paths, part.skip_corrupt)
+    _all_there(paths)
+    return np.ones(len(paths), bool)
+
+
 def readable(paths: Sequence[str], skip_corrupt: bool) -> np.ndarray:
     """Decodes every picture once and tells which can be used.
 
@@ -40,9 +48,7 @@ def readable(paths: Sequence[str], skip_corrupt: bool) -> np.ndarray:
         FileNotFoundError: a picture is not there.
         CorruptPictureError: a picture cannot be decoded, and `skip_corrupt` is off; or all cannot.
     """
-    missing = [path for path in paths if not pathlib.Path(path).is_file()]
-    if missing:
-        raise FileNotFoundError(f"{len(missing)} picture(s) are missing, such as {missing[0]}.")
+    _all_there(paths)
     good = np.zeros(len(paths), bool)
     if not paths:
         return good
@@ -65,6 +71,12 @@ def readable(paths: Sequence[str], skip_corrupt: bool) -> np.ndarray:
     if bad and (not skip_corrupt or len(bad) == len(paths)):
         raise CorruptPictureError(bad)
     return good
+
+
+def _all_there(paths: Sequence[str]) -> None:
+    missing = [path for path in paths if not pathlib.Path(path).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{len(missing)} picture(s) are missing, such as {missing[0]}.")
 
 
 def existing_folder(argument: str, path: str | pathlib.Path | None, expected: str) -> pathlib.Path:

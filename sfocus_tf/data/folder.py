@@ -1,29 +1,36 @@
-"""A folder of class folders: `<data_dir>/{train,validation,test}/<class>/*.jpg`."""
+"""A folder of class folders: `<data_dir>/{train,validation,test}/<class>/*.jpg`; ImageNet's are such a folder."""
 
+import dataclasses
 import pathlib
 
-import numpy as np
 import tensorflow as tf
 
-from sfocus_tf.data.files import EXTENSIONS, existing_folder, readable
-from sfocus_tf.data.source import Record, Source, decode, indexed_keys, part_of
+from sfocus_tf.data.files import EXTENSIONS, existing_folder, usable
+from sfocus_tf.data.source import Part, Record, Source, decode, indexed_keys
 
 _EXPECTED = "a folder with class folders of pictures in train/ and in test/ (or validation/), as <split>/<class>/*.jpg"
 
 
-def source(
-    data_dir: str | pathlib.Path | None, split: str, validation_fraction: float = 0.0, skip_corrupt: bool = False
-) -> Source:
-    """One split of a folder of class folders.
+def find_imagenet(data_dir: str | pathlib.Path | None) -> pathlib.Path | None:
+    """The folder with ILSVRC2012's `train/n01440764`, ... in or below `data_dir`, or `None`."""
+    if not data_dir:
+        return None
+    root = pathlib.Path(data_dir).expanduser()
+    for folder in (root, root / "ILSVRC" / "Data" / "CLS-LOC"):
+        if any((folder / "train").glob("n[0-9]*")):
+            return folder
+    return None
 
-    Where there is no `validation` folder, validation pictures are taken from `train`; where there is no `test`
-    folder, `validation` is the test split.
+
+def source(data_dir: str | pathlib.Path | None, part: Part) -> Source:
+    """A part of a folder of class folders.
+
+    Where there is no `validation` (or `val`) folder, validation pictures are taken from `train`; where there is no
+    `test` folder, `validation` is the test split.
 
     Args:
         data_dir: the folder.
-        split: "train", "validation" or "test".
-        validation_fraction: share of `train` held out, in [0, 1), where there is no `validation` folder.
-        skip_corrupt: leave corrupt pictures out instead of raising.
+        part: which pictures; `validation_fraction` counts where there is no `validation` folder beside `test`.
 
     Returns:
         The source; classes are in the order of their names in `train`.
@@ -34,19 +41,20 @@ def source(
         CorruptPictureError: a picture cannot be decoded.
     """
     root = existing_folder("data_dir", data_dir, _EXPECTED)
-    train = existing_folder("data_dir", root / "train", _EXPECTED)
-    class_names = _classes(train)
-    has_test, has_validation = (root / "test").is_dir(), (root / "validation").is_dir()
-    held_out = split == "validation" and not (has_validation and has_test)
-    folder = train if held_out else root / split
-    if split == "test" and not has_test:
-        folder = root / "validation"
-    existing_folder("data_dir", folder, _EXPECTED)
+    folders = {"train": existing_folder("data_dir", root / "train", _EXPECTED), "test": root / "test"}
+    own_validation = root / ("val" if (root / "val").is_dir() else "validation")
+    if not folders["test"].is_dir():
+        folders["test"] = own_validation
+    elif own_validation.is_dir():
+        folders["validation"] = own_validation
+        part = dataclasses.replace(part, validation_fraction=0.0)
+    folder = existing_folder("data_dir", folders.get(part.split, folders["train"]), _EXPECTED)
+    class_names = _classes(folders["train"])
     _same_classes(folder, class_names)
     paths, labels = _pictures(folder, class_names)
-    fraction = 0.0 if has_validation and has_test else validation_fraction
-    numbers = part_of(len(paths), split, fraction) if held_out or split == "train" else np.arange(len(paths))
-    good = readable([paths[number] for number in numbers], skip_corrupt)
+    whole = part.split in folders and part.split != "train"
+    numbers = (dataclasses.replace(part, split="test") if whole else part).numbers(len(paths))
+    good = usable([paths[number] for number in numbers], part)
     skipped = tuple(paths[number] for number in numbers[~good])
     table, label_table = tf.constant(paths), tf.constant(labels, tf.int32)
 
@@ -61,7 +69,11 @@ def source(
 def _classes(folder: pathlib.Path) -> tuple[str, ...]:
     names = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."))
     if len(names) < 2:
-        raise ValueError(f"data_dir: {folder} has {len(names)} class folder(s), expected two or more: {_EXPECTED}.")
+        loose = any(entry.suffix.lower() in EXTENSIONS for entry in folder.iterdir())
+        raise ValueError(
+            f"data_dir: {folder} has {len(names)} class folder(s){' and pictures outside of them' if loose else ''}, "
+            f"expected two or more: {_EXPECTED}."
+        )
     return names
 
 

@@ -2,9 +2,9 @@
 
 import pathlib
 
-from sfocus_tf.data import cub, folder, scenes, tfds_source, voc
+from sfocus_tf.data import caltech256, cub, folder, scenes, tfds_source, voc
 from sfocus_tf.data.pipeline import Data
-from sfocus_tf.data.source import Source
+from sfocus_tf.data.source import Part, Source
 from sfocus_tf.naming import unknown
 
 SPLITS = ("train", "validation", "test")
@@ -13,10 +13,18 @@ _DEFAULTS = {
     "scenes": (64, "flip"),
     "cifar10": (32, "pad_crop_flip"),
     "cifar100": (32, "pad_crop_flip"),
+    "caltech256": (224, "random_resized_crop"),
     "voc2012": (224, "random_resized_crop"),
     "cub200": (224, "random_resized_crop"),
     "ilsvrc2012": (224, "random_resized_crop"),
     "folder": (32, "pad_crop_flip"),
+}
+# What finds an archive as it was unpacked, and what reads it; where there is none, TFDS is asked.
+_UNPACKED = {
+    "caltech256": (caltech256.find_folder, caltech256.source),
+    "cub200": (cub.find_folder, cub.source),
+    "ilsvrc2012": (folder.find_imagenet, folder.source),
+    "voc2012": (voc.find_devkit, voc.source),
 }
 
 
@@ -34,8 +42,11 @@ def load(
     image_size: int | None = None,
     training: bool | None = None,
     augmentation: str | None = None,
+    center_crop: float | None = None,
     validation_fraction: float = 0.0,
+    examples: int | None = None,
     skip_corrupt: bool = False,
+    check_pictures: bool = True,
     seed: int = 0,
     regions: bool = False,
 ) -> Data:
@@ -47,18 +58,23 @@ def load(
         model.fit(train.batches, epochs=10, validation_data=test.batches)
 
     Args:
-        name: one of `names()`, or `tfds:<name>`. "folder" reads class folders. "voc2012" and "cub200" read the
-            unpacked archives where `data_dir` has them, and TFDS' prepared data otherwise. "scenes" needs no data.
+        name: one of `names()`, or `tfds:<name>`. "folder" reads class folders. "voc2012", "cub200",
+            "caltech256" and "ilsvrc2012" read the unpacked archives where `data_dir` has them, and TFDS' prepared data
+            otherwise. "scenes" needs no data.
         split: "train", "validation" or "test".
         data_dir: where the data are.
         batch_size: pictures a batch.
         image_size: height and width of the pictures, in pixels; the set's usual one by default.
         training: shuffle and augment; by default for `split="train"` only.
         augmentation: one of `sfocus_tf.data.AUGMENTATIONS`; the set's usual one by default.
+        center_crop: without training augmentation, take the central square window of this share of the shorter side,
+            in (0, 1]; 0.875 is usual for ImageNet. By default the whole picture is taken, stretched to a square.
         validation_fraction: share of the training pictures that make up `validation` and are left out of `train`, in
             [0, 1). The choice depends on nothing else. Sets with validation pictures of their own do not need it:
             scenes, and folders with both `validation` and `test`.
+        examples: at most so many pictures of the split, by a fixed shuffle; all by default.
         skip_corrupt: leave pictures that cannot be decoded out (see `Source.skipped`) instead of raising.
+        check_pictures: decode every picture file once to find those that cannot be, before anything else is done.
         seed: decides order and augmentation.
         regions: give dictionaries with boxes and masks instead of `(images, labels)`.
 
@@ -75,9 +91,14 @@ def load(
         raise unknown("split", split, SPLITS)
     if not 0 <= validation_fraction < 1:
         raise ValueError(f"validation_fraction={validation_fraction}: expected a number in [0, 1).")
+    if examples is not None and examples < 1:
+        raise ValueError(f"examples={examples}: expected a positive number, or None for all.")
+    if skip_corrupt and not check_pictures:
+        raise ValueError("skip_corrupt=True needs check_pictures=True, which finds the corrupt ones.")
+    part = Part(split, validation_fraction, examples, skip_corrupt, check_pictures)
     default_size, default_augmentation = _DEFAULTS.get(name, (224, "random_resized_crop"))
     size = default_size if image_size is None else image_size
-    source = _source(name, split, data_dir, size, validation_fraction, skip_corrupt)
+    source = _source(name, part, data_dir, size)
     if source.size == 0:
         raise ValueError(f"dataset={name!r}: split={split!r} is empty (validation_fraction={validation_fraction}).")
     return Data(
@@ -88,22 +109,22 @@ def load(
         default_augmentation if augmentation is None else augmentation,
         seed,
         regions,
+        center_crop,
     )
 
 
-def _source(
-    name: str, split: str, data_dir: str | pathlib.Path | None, size: int, fraction: float, skip_corrupt: bool
-) -> Source:
+def _source(name: str, part: Part, data_dir: str | pathlib.Path | None, size: int) -> Source:
     if name == "scenes":
-        return scenes.source(split, size)
+        return scenes.source(part.split, size, part.examples)
     if name == "folder":
-        return folder.source(data_dir, split, fraction, skip_corrupt)
-    if name == "voc2012" and voc.find_devkit(data_dir) is not None:
-        return voc.source(str(data_dir), split, fraction, skip_corrupt)
-    if name == "cub200" and cub.find_folder(data_dir) is not None:
-        return cub.source(str(data_dir), split, fraction, skip_corrupt)
+        return folder.source(data_dir, part)
+    if name in _UNPACKED:
+        find, read = _UNPACKED[name]
+        found = find(data_dir)
+        if found is not None:
+            return read(found, part)
     if name in tfds_source.NAMES or name.startswith("tfds:"):
-        if skip_corrupt:
+        if part.skip_corrupt:
             raise ValueError(f"skip_corrupt: not available for dataset={name!r}, whose pictures are no files.")
-        return tfds_source.source(name, data_dir, split, fraction)
+        return tfds_source.source(name, data_dir, part)
     raise unknown("dataset", name, [*names(), "tfds:<name>"])

@@ -27,6 +27,8 @@ class Data:
         augmentation: one of `AUGMENTATIONS`; only in training.
         seed: decides order and augmentation.
         regions: batches are dictionaries with boxes and masks, instead of `(images, labels)`.
+        center_crop: not in training: share of the shorter side that a central square window takes, in (0, 1]; the whole
+            picture, stretched to a square, for `None`.
     """
 
     source: Source
@@ -36,6 +38,7 @@ class Data:
     augmentation: str = "none"
     seed: int = 0
     regions: bool = False
+    center_crop: float | None = None
 
     def __post_init__(self) -> None:
         if self.augmentation not in AUGMENTATIONS:
@@ -43,6 +46,8 @@ class Data:
         for argument in ("batch_size", "image_size"):
             if getattr(self, argument) < 1:
                 raise ValueError(f"{argument}={getattr(self, argument)}: expected a positive number.")
+        if self.center_crop is not None and not 0 < self.center_crop <= 1:
+            raise ValueError(f"center_crop={self.center_crop}: expected a share of the shorter side, from 0 to 1.")
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -65,7 +70,7 @@ class Data:
 
         Elements are `(images, labels)`: `[batch, image_size, image_size, 3]` float32 in [0, 255], and `[batch]` int32
         or `[batch, classes]` float32. With `regions` they are dictionaries of `image`, `label`, and `boxes`,
-        `box_labels`, `mask`, `part_mask` where the source has them (see `Source`).
+        `box_labels`, `difficult`, `mask`, `part_mask` where the source has them (see `Source`).
         """
         if not self.training:
             return self.epochs(0, 1)
@@ -99,6 +104,8 @@ class Data:
             seed = tf.random.fold_in(seed, place[1])
             record = augment(record, self.augmentation, self.image_size, seed)
         else:
+            if self.center_crop is not None:
+                record = crop(record, _central_window(tf.shape(record["image"])[:2], self.center_crop))
             record = resize(record, self.image_size)
         return record if self.regions else (record["image"], record["label"])
 
@@ -206,6 +213,14 @@ def _shifted(record: Record, pad: int, seed: tf.Tensor) -> Record:
         move = tf.cast(pad - tf.tile(offset, [2]), tf.float32) / tf.cast(size, tf.float32)
         record.update(_kept_boxes(record["boxes"] + move, record["box_labels"]))
     return record
+
+
+def _central_window(shape: tf.Tensor, share: float) -> tf.Tensor:
+    """The central square window with a share of the shorter side; `[4]` int32 in pixels."""
+    extent = tf.cast(tf.round(share * tf.cast(tf.reduce_min(shape), tf.float32)), tf.int32)
+    extent = tf.maximum(extent, 1)
+    start = (shape - extent) // 2
+    return tf.concat([start, start + extent], axis=0)
 
 
 def _random_window(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

@@ -24,6 +24,8 @@ class Source:
             `label`: scalar int32, or `[classes]` float32 of 0 and 1 in a multi-label set;
             `boxes` (where the set has them): `[most boxes a picture, 4]` float32, `ymin, xmin, ymax, xmax` as shares of
             height and width, zeros where there are fewer, and `box_labels`, `[most boxes a picture]` int32, -1 there;
+            `difficult` (in multi-label sets that mark objects as hard to recognise): `[classes]` float32, 1 for a class
+            of which all objects in the picture are marked; evaluation leaves the picture out for that class;
             `mask` (where it has them): `[height, width, 1]` uint8, 0 background, 1 + class number, 255 void;
             `part_mask`: the same of the part that tells a class from its look-alike.
         multi_label: whether a picture may have several classes.
@@ -67,16 +69,37 @@ def indexed_keys(numbers: np.ndarray) -> Callable[[tf.Tensor | None], tf.data.Da
     return keys
 
 
-def part_of(size: int, split: str, validation_fraction: float) -> np.ndarray:
-    """The numbers of the training pictures that belong to "train" or "validation".
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Which pictures of a data set are wanted.
 
-    The pictures are dealt by a fixed shuffle, the same in every run and for every seed.
+    Attributes:
+        split: "train", "validation" or "test".
+        validation_fraction: share of the training pictures that make up "validation" and are left out of "train", in
+            [0, 1).
+        examples: at most so many pictures, `None` for all.
+        skip_corrupt: leave corrupt picture files out instead of raising.
+        check_pictures: decode every picture file once beforehand, to find corrupt ones.
     """
-    if split not in ("train", "validation"):
-        return np.arange(size)
-    order = np.random.RandomState(0).permutation(size)
-    held_out = round(size * validation_fraction)
-    return np.sort(order[:held_out] if split == "validation" else order[held_out:])
+
+    split: str
+    validation_fraction: float = 0.0
+    examples: int | None = None
+    skip_corrupt: bool = False
+    check_pictures: bool = True
+
+    def numbers(self, size: int) -> np.ndarray:
+        """Which of `size` pictures belong to the part, in ascending order; of the training ones for "validation".
+
+        The pictures are dealt by a fixed shuffle, the same in every run and for every seed.
+        """
+        order = np.random.RandomState(0).permutation(size)
+        held_out = round(size * self.validation_fraction)
+        if self.split == "train":
+            order = order[held_out:]
+        elif self.split == "validation":
+            order = order[:held_out]
+        return np.sort(order[: self.examples])
 
 
 def decode(data: tf.Tensor) -> tf.Tensor:

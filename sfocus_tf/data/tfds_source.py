@@ -1,19 +1,22 @@
-"""Data sets of TensorFlow Datasets, by our name or as `tfds:<name>`."""
+"""Data sets of TensorFlow Datasets (and Caltech-256, in its form), by our name or as `tfds:<name>`."""
 
 import pathlib
+import re
 from typing import Any
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from sfocus_tf.data.caltech256 import caltech256_dataset_builder  # noqa: F401  tells TFDS of Caltech-256
 from sfocus_tf.data.files import existing_folder
-from sfocus_tf.data.source import Record, Source, decode
+from sfocus_tf.data.source import Part, Record, Source, decode
 from sfocus_tf.naming import unknown
 
 # Our name -> (TFDS' name, train split, test split).
 NAMES = {
     "cifar10": ("cifar10", "train", "test"),
     "cifar100": ("cifar100", "train", "test"),
+    "caltech256": ("caltech256", "train", "test"),
     "cub200": ("caltech_birds2011", "train", "test"),
     "ilsvrc2012": ("imagenet2012", "train", "validation"),
     "voc2012": ("voc/2012", "train", "validation"),
@@ -26,15 +29,14 @@ class DataUnavailableError(OSError):
     """A data set is neither prepared nor to be downloaded; the message says where to put it by hand."""
 
 
-def source(name: str, data_dir: str | pathlib.Path | None, split: str, validation_fraction: float = 0.0) -> Source:
-    """One split of a data set of TFDS.
+def source(name: str, data_dir: str | pathlib.Path | None, part: Part) -> Source:
+    """A part of a data set of TFDS.
 
     Args:
         name: one of `NAMES`, or `tfds:` and a name of TFDS, whose set has a single label ("label"), or objects with
             boxes and labels.
         data_dir: where TFDS keeps prepared data; `None` for its own default.
-        split: "train", "validation" (the end of `train`) or "test".
-        validation_fraction: share of `train` held out, in [0, 1).
+        part: which pictures; "validation" is the end of `train`. Pictures are not checked beforehand.
 
     Returns:
         The source.
@@ -56,13 +58,14 @@ def source(name: str, data_dir: str | pathlib.Path | None, split: str, validatio
         raise ValueError(
             f"dataset={name!r} has the splits {', '.join(splits)}: expected train, and test or validation."
         )
-    held_out = round(100 * (1 - validation_fraction))
-    kept = f"{train}[:{held_out}%]" if validation_fraction else train
-    part = {"train": kept, "validation": f"{train}[{held_out}%:]", "test": test}[split]
-    features = builder.info.features
-    label_feature, multi_label = _labels(name, features)
-    dataset = builder.as_dataset(split=part, decoders={"image": tfds.decode.SkipDecoding()})
-    size = builder.info.splits[part].num_examples if splits else _count(dataset)
+    held_out = round(100 * (1 - part.validation_fraction))
+    kept = f"{train}[:{held_out}%]" if part.validation_fraction else train
+    split = {"train": kept, "validation": f"{train}[{held_out}%:]", "test": test}[part.split]
+    label_feature, multi_label = _labels(name, builder.info.features)
+    dataset = builder.as_dataset(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+    size = builder.info.splits[split].num_examples if splits else _count(dataset)
+    if part.examples is not None:
+        dataset, size = dataset.take(part.examples), min(size, part.examples)
 
     def keys(seed: tf.Tensor | None) -> tf.data.Dataset:
         if seed is None:
@@ -75,13 +78,38 @@ def source(name: str, data_dir: str | pathlib.Path | None, split: str, validatio
     def read(example: dict[str, Any]) -> Record:
         record: Record = {"image": decode(example["image"]), "label": tf.cast(example.get("label", -1), tf.int32)}
         if multi_label:
-            labels = example.get("labels_no_difficult", example["objects"]["label"])
-            record["label"] = tf.reduce_max(tf.one_hot(labels, label_feature.num_classes), axis=0)
-            record["label"] = tf.maximum(record["label"], 0.0)  # the maximum over no labels is the lowest number
+            record["label"] = _present(example["objects"]["label"], label_feature.num_classes)
+            if "labels_no_difficult" in example:
+                easy = _present(example["labels_no_difficult"], label_feature.num_classes)
+                record["difficult"] = record["label"] - easy
         record.update(_regions(example, record["label"]))
+        if builder.name == "voc":
+            # VOC counts pixels from 1 and includes the last; TFDS divides by the size only.
+            height, width = tf.unstack(tf.cast(tf.shape(record["image"])[:2], tf.float32))
+            first = tf.stack([1.0 / height, 1.0 / width, 0.0, 0.0])
+            record["boxes"] -= tf.where(record["box_labels"][:, tf.newaxis] >= 0, first, 0.0)
         return record
 
-    return Source(tuple(label_feature.names), size, keys, read, multi_label=multi_label)
+    return Source(_class_names(builder, label_feature, train), size, keys, read, multi_label=multi_label)
+
+
+def _present(labels: tf.Tensor, classes: int) -> tf.Tensor:
+    """Class numbers, some perhaps several times or none at all, as `[classes]` of 0 and 1."""
+    # The maximum over no labels is the lowest number.
+    return tf.maximum(tf.reduce_max(tf.one_hot(labels, classes), axis=0), 0.0)
+
+
+def _class_names(builder: Any, label_feature: Any, train: str) -> tuple[str, ...]:
+    """The names of the classes; TFDS has numbers for CUB's, whose names are in the paths of its pictures."""
+    names = list(label_feature.names)
+    if builder.name != "caltech_birds2011":
+        return tuple(names)
+    kept = {"label": True, "image/filename": True}
+    for example in builder.as_dataset(split=train, decoders=tfds.decode.PartialDecoding(kept)).as_numpy_iterator():
+        found = re.search(r"\d{3}\.([^/]+)/", example["image/filename"].decode())
+        if found:
+            names[example["label"]] = found.group(1)
+    return tuple(names)
 
 
 def _builder(name: str, data_dir: str | pathlib.Path | None) -> Any:

@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 import numpy as np
 import tensorflow as tf
 
-from sfocus_tf.data.files import existing_folder, readable
-from sfocus_tf.data.source import Record, Source, decode, indexed_keys, part_of
+from sfocus_tf.data.files import existing_folder, usable
+from sfocus_tf.data.source import Part, Record, Source, decode, indexed_keys
 from sfocus_tf.naming import unknown
 
 CLASS_NAMES = (
@@ -25,7 +25,7 @@ _EXPECTED = "the folder that has VOCdevkit/VOC2012 in it, or VOC2012 itself"
 class _Annotation(NamedTuple):
     boxes: list[tuple[float, float, float, float]]
     box_labels: list[int]
-    present: set[int]
+    easy: set[int]  # classes with an object that is not difficult
 
 
 def find_devkit(data_dir: str | pathlib.Path | None) -> pathlib.Path | None:
@@ -39,20 +39,16 @@ def find_devkit(data_dir: str | pathlib.Path | None) -> pathlib.Path | None:
     return None
 
 
-def source(
-    data_dir: str | pathlib.Path, split: str, validation_fraction: float = 0.0, skip_corrupt: bool = False
-) -> Source:
-    """One split of a VOCdevkit; "test" is VOC's own `val`, since labels of its `test` are not public.
+def source(data_dir: str | pathlib.Path, part: Part) -> Source:
+    """A part of a VOCdevkit; "test" is VOC's own `val`, since labels of its `test` are not public.
 
-    Labels are the classes of which a picture has an object that is not difficult; a class of which it has difficult
-    ones only counts as absent (VOC's own evaluation leaves the picture out for that class). Masks are given where
-    every picture of the split has one in `SegmentationClass`.
+    Labels are the classes of which a picture has an object. Those of which it has difficult ones only are marked in
+    `difficult`: VOC's rules leave the picture out of the average precision of such a class. Masks are given where
+    every picture of the part has one in `SegmentationClass`.
 
     Args:
         data_dir: the folder that has `VOCdevkit/VOC2012` in it, or `VOC2012` itself.
-        split: "train", "validation" (held out of VOC's `train`) or "test".
-        validation_fraction: share of `train` held out, in [0, 1).
-        skip_corrupt: leave corrupt pictures out instead of raising.
+        part: which pictures; "validation" is held out of VOC's `train`.
 
     Returns:
         The source.
@@ -66,14 +62,14 @@ def source(
     devkit = find_devkit(data_dir)
     if devkit is None:
         raise FileNotFoundError(f"data_dir={str(data_dir)!r} has no VOC2012/JPEGImages. Expected {_EXPECTED}.")
-    names = _names(devkit, "val" if split == "test" else "train")
-    names = [names[number] for number in part_of(len(names), split, validation_fraction)]
+    names = _names(devkit, "val" if part.split == "test" else "train")
+    names = [names[number] for number in part.numbers(len(names))]
     paths = [str(devkit / "JPEGImages" / f"{name}.jpg") for name in names]
     masks = [str(devkit / "SegmentationClass" / f"{name}.png") for name in names]
     has_masks = all(pathlib.Path(mask).is_file() for mask in masks)
-    good = readable(paths, skip_corrupt)
+    good = usable(paths, part)
     if has_masks:
-        good &= readable(masks, skip_corrupt)
+        good &= usable(masks, part)
     kept, skipped = list(compress(names, good)), tuple(compress(paths, ~good))
     paths = list(compress(paths, good))
     arrays = _arrays([_annotation(devkit / "Annotations" / f"{name}.xml") for name in kept])
@@ -139,18 +135,20 @@ def _annotation(path: pathlib.Path) -> _Annotation:
         found.boxes.append(((y0 - 1) / height, (x0 - 1) / width, y1 / height, x1 / width))
         found.box_labels.append(label)
         if (entry.findtext("difficult") or "0").strip() != "1":
-            found.present.add(label)
+            found.easy.add(label)
     return found
 
 
 def _arrays(annotations: list[_Annotation]) -> dict[str, np.ndarray]:
     most = max([1, *(len(annotation.boxes) for annotation in annotations)])
     label = np.zeros((len(annotations), len(CLASS_NAMES)), np.float32)
+    difficult = np.zeros_like(label)
     boxes = np.zeros((len(annotations), most, 4), np.float32)
     box_labels = np.full((len(annotations), most), -1, np.int32)
     for row, annotation in enumerate(annotations):
-        label[row, sorted(annotation.present)] = 1
+        label[row, annotation.box_labels] = 1
+        difficult[row, sorted(set(annotation.box_labels) - annotation.easy)] = 1
         count = len(annotation.boxes)
         boxes[row, :count] = np.reshape(annotation.boxes, (count, 4))
         box_labels[row, :count] = annotation.box_labels
-    return {"label": label, "boxes": boxes, "box_labels": box_labels}
+    return {"label": label, "difficult": difficult, "boxes": boxes, "box_labels": box_labels}

@@ -5,10 +5,11 @@ from sfocus_tf.evaluation.classification import (
     average_precision,
     class_table,
     confusion_matrix,
+    headline,
     mean_average_precision,
 )
 from sfocus_tf.evaluation.confusion import rank_correlation, region_iou, same_peak
-from sfocus_tf.evaluation.evaluate import Evaluation, evaluate
+from sfocus_tf.evaluation.evaluate import Evaluation, countable, evaluate
 from sfocus_tf.evaluation.faithfulness import deletion, insertion
 from sfocus_tf.evaluation.localisation import (
     box_iou,
@@ -26,9 +27,11 @@ __all__ = [
     "boxes_of_masks",
     "class_table",
     "confusion_matrix",
+    "countable",
     "deletion",
     "energy_pointing_game",
     "evaluate",
+    "headline",
     "insertion",
     "inside_boxes",
     "mean_average_precision",

@@ -26,14 +26,16 @@ def average_precision(scores: np.ndarray, present: np.ndarray) -> float:
 
     Args:
         scores: `[pictures]`, of one class.
-        present: `[pictures]`, 0 or 1.
+        present: `[pictures]`, 0 or 1; NaN for a picture that does not count, as one in which all objects of the class
+            are difficult.
 
     Returns:
         A number in [0, 1]; NaN where no picture has the class.
     """
-    if not np.any(present):
+    known = ~np.isnan(present)
+    if not np.any(present[known]):
         return float("nan")
-    precision, recall, _ = metrics.precision_recall_curve(present, scores)
+    precision, recall, _ = metrics.precision_recall_curve(present[known], scores[known])
     envelope = np.maximum.accumulate(precision)  # both arrays run from recall 1 down to 0
     return float(-np.sum(np.diff(recall) * envelope[:-1]))
 
@@ -43,15 +45,27 @@ def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
 
     Args:
         scores: `[pictures, classes]`.
-        labels: `[pictures, classes]`, 0 or 1.
+        labels: `[pictures, classes]`, 0 or 1, or NaN where a picture does not count for a class.
 
     Returns:
         A number in [0, 1]; NaN where no class occurs.
     """
-    occurring = np.flatnonzero(np.any(labels, axis=0))
+    occurring = np.flatnonzero(np.any(labels == 1, axis=0))
     if not len(occurring):
         return float("nan")
     return float(np.mean([average_precision(scores[:, number], labels[:, number]) for number in occurring]))
+
+
+def headline(scores: np.ndarray, labels: np.ndarray) -> tuple[str, float]:
+    """Name and value of the measure that the field reports: "accuracy", or "mAP" where pictures have several classes.
+
+    Args:
+        scores: `[pictures, classes]`.
+        labels: `[pictures]` class numbers, or `[pictures, classes]` of 0, 1 and NaN; see `mean_average_precision`.
+    """
+    if labels.ndim == 2:
+        return "mAP", mean_average_precision(scores, labels)
+    return "accuracy", accuracy(scores, labels)
 
 
 def class_table(scores: np.ndarray, labels: np.ndarray) -> list[dict[str, float]]:
@@ -59,7 +73,7 @@ def class_table(scores: np.ndarray, labels: np.ndarray) -> list[dict[str, float]
 
     Args:
         scores: `[pictures, classes]`.
-        labels: `[pictures]` class numbers, or `[pictures, classes]` of 0 and 1.
+        labels: `[pictures]` class numbers, or `[pictures, classes]` of 0, 1 and NaN.
 
     Returns:
         A row a class: `pictures` (that have it), and `recall` and `precision` of the highest score, or
@@ -68,7 +82,7 @@ def class_table(scores: np.ndarray, labels: np.ndarray) -> list[dict[str, float]
     if labels.ndim == 2:
         return [
             {
-                "pictures": int(labels[:, number].sum()),
+                "pictures": int((labels[:, number] == 1).sum()),
                 "average_precision": average_precision(scores[:, number], labels[:, number]),
             }
             for number in range(scores.shape[1])
@@ -87,7 +101,7 @@ def confusion_matrix(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     Args:
         scores: `[pictures, classes]`.
-        labels: `[pictures]` class numbers, or `[pictures, classes]` of 0 and 1.
+        labels: `[pictures]` class numbers, or `[pictures, classes]` of 0, 1 and NaN.
 
     Returns:
         `[classes, classes]` int, true class by predicted class. Where pictures have several classes: how often the
@@ -95,10 +109,9 @@ def confusion_matrix(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """
     if labels.ndim == 1:
         return metrics.confusion_matrix(labels, scores.argmax(axis=1), labels=np.arange(scores.shape[1]))
-    present = labels > 0.5
     matrix = np.zeros((scores.shape[1],) * 2, int)
     for row in range(scores.shape[1]):
-        of_row = present[:, row]
-        higher = (scores[of_row] > scores[of_row, row : row + 1]) & ~present[of_row]
+        of_row = labels[:, row] == 1
+        higher = (scores[of_row] > scores[of_row, row : row + 1]) & (labels[of_row] == 0)
         matrix[row] = higher.sum(axis=0)
     return matrix

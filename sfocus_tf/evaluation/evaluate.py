@@ -21,7 +21,8 @@ class Evaluation:
 
     Attributes:
         class_names: in the order of the class numbers.
-        labels: `[pictures]` class numbers, or `[pictures, classes]` of 0 and 1.
+        labels: `[pictures]` class numbers, or `[pictures, classes]` of 0 and 1, with NaN for classes of which all
+            objects in a picture are difficult: the picture does not count for these.
         explanation: of the labelled class and its most confusing rival.
         valid: `[pictures]` bool, whether a picture has both.
         confusion: `[pictures]` each; see `sfocus_tf.evaluation.confusion`.
@@ -49,14 +50,12 @@ class Evaluation:
         """`[pictures]` bool: the highest score is that of a class the picture has."""
         best = self.explanation.scores.argmax(axis=1)
         if self.multi_label:
-            return self.labels[np.arange(len(best)), best] > 0.5
+            return self.labels[np.arange(len(best)), best] != 0
         return best == self.labels
 
     def headline(self) -> tuple[str, float]:
         """Name and value of the measure that the field reports for such data."""
-        if self.multi_label:
-            return "mAP", classification.mean_average_precision(self.explanation.scores, self.labels)
-        return "accuracy", classification.accuracy(self.explanation.scores, self.labels)
+        return classification.headline(self.explanation.scores, self.labels)
 
     def summary(self) -> dict[str, float]:
         """Every measure as one number: the mean over pictures (or pairs), and for the pointing game the mean over
@@ -158,11 +157,18 @@ def evaluate(
     )
 
 
+def countable(batch: dict[str, np.ndarray]) -> np.ndarray:
+    """The labels of a batch of a split loaded with `regions=True`, as `Evaluation.labels` has them."""
+    if "difficult" not in batch:
+        return batch["label"]
+    return np.where(batch["difficult"] > 0.5, np.nan, batch["label"])
+
+
 def _measure_batch(model: SharpenFocus, batch: dict[str, np.ndarray], steps: int) -> dict[str, np.ndarray]:
     images, label = batch["image"], batch["label"]
     observed = {key: value.numpy() for key, value in model.explain_labelled_on_batch(images, label).items()}
     result = {f"explanation/{key}": observed[key] for key in Explanation._fields}
-    result |= {"label": label, "valid": observed["valid"]}
+    result |= {"label": countable(batch), "valid": observed["valid"]}
     for layer in LAYERS:
         target, rival = observed[f"target_{layer}"], observed[f"rival_{layer}"]
         result |= {
@@ -188,7 +194,7 @@ def _measure_batch(model: SharpenFocus, batch: dict[str, np.ndarray], steps: int
 
 def _localise(model: SharpenFocus, batch: dict[str, np.ndarray], observed: dict[str, np.ndarray]) -> dict[str, Any]:
     """Localisation of every class of every picture whose place is known, with `pairs`."""
-    images, label = batch["image"], batch["label"]
+    images, label = batch["image"], countable(batch)
     size = images.shape[1:3]
     if not batch.keys() & {"boxes", "mask"}:
         return {"pairs": np.zeros((0, 2), int)}

@@ -67,7 +67,7 @@ def compare(a: Evaluation, b: Evaluation, seed: int = 0) -> Comparison:
     Raises:
         ValueError: not the same pictures in the same order.
     """
-    if a.class_names != b.class_names or not np.array_equal(a.labels, b.labels):
+    if a.class_names != b.class_names or not np.array_equal(a.labels, b.labels, equal_nan=True):
         raise ValueError("a and b: expected two models evaluated on the same pictures with the same classes.")
     size = len(a.labels)
     counts = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), _RESAMPLES)
@@ -144,8 +144,9 @@ def _means(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def _mean_average_precision(scores: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """`[resamples]`; as `sfocus_tf.evaluation.mean_average_precision`, with each picture counted so many times."""
     results = [np.full(len(counts), np.nan)]
-    for number in np.flatnonzero(labels.any(axis=0)):
+    for number in np.flatnonzero((labels == 1).any(axis=0)):
         order = np.argsort(-scores[:, number], kind="stable")
+        order = order[~np.isnan(labels[order, number])]
         ends = np.append(np.diff(scores[order, number]) != 0, True)  # equal scores count at once
         hits = np.cumsum(counts[:, order] * labels[order, number], axis=1)[:, ends]
         precision = hits / np.maximum(np.cumsum(counts[:, order], axis=1)[:, ends], 1e-9)

@@ -162,11 +162,10 @@ def _confused(number: int, *evaluations: Evaluation) -> set[str]:
         if not evaluation.multi_label:
             found |= {f"{label}-{scores.argmax()}"} if scores.argmax() != label else set()
             continue
-        present = label > 0.5
         found |= {
             f"{true}-{other}"
-            for true in np.flatnonzero(present)
-            for other in np.flatnonzero(~present & (scores > scores[true]))
+            for true in np.flatnonzero(label == 1)
+            for other in np.flatnonzero((label == 0) & (scores > scores[true]))
         }
     return found
 

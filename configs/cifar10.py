@@ -1,0 +1,23 @@
+"""CIFAR-10, from scratch, as He et al. (2016) train it.
+
+Command: python train.py --dataset=cifar10
+Data: TFDS downloads it (170 MB).
+Network: ResNet-20, or --backbone=resnet56, resnet18_cifar, ...
+Recipe: SGD 0.1 with momentum, a tenth at 1/2 and 3/4 of 164 epochs; padded crops and flips.
+Time: about 14 hours on 2 CPU cores; about 1 GPU hour (benchmarks/hours.py).
+The paper has no result on it. Measured here: cross-entropy alone, 12 epochs, 81.04 % (README); else not measured.
+"""
+
+import ml_collections
+
+from configs import common
+
+
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
+    """The settings; `variant` is "" or "tiny"."""
+    config = common.get_config()
+    config.dataset = "cifar10"
+    config.backbone = "resnet20"
+    config.epochs = 164
+    config.optimizer.schedule = "step"
+    return common.varied(config, variant)

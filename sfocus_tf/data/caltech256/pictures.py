@@ -1,0 +1,91 @@
+"""Caltech-256 as it is unpacked from its archive: `256_ObjectCategories/001.ak47/001_0001.jpg`, ...
+
+Source: Griffin, Holub and Perona, "Caltech-256 Object Category Dataset", CNS-TR-2007-001.
+"""
+
+import hashlib
+import pathlib
+from collections.abc import Iterator
+from itertools import compress
+
+import numpy as np
+import tensorflow as tf
+from etils import epath
+
+from sfocus_tf.data.files import usable
+from sfocus_tf.data.source import Part, Record, Source, decode, indexed_keys
+
+LABELS = epath.Path(__file__).parent / "labels.txt"
+TRAIN_PICTURES = 60  # a class, as in section 4 of its paper
+_FOLDER = "256_ObjectCategories"
+
+
+def find_folder(data_dir: str | pathlib.Path | None) -> pathlib.Path | None:
+    """The folder with `001.ak47`, ... in or below `data_dir`, or `None`."""
+    if not data_dir:
+        return None
+    root = pathlib.Path(data_dir).expanduser()
+    return next((folder for folder in (root, root / _FOLDER) if any(folder.glob("[0-9][0-9][0-9].*"))), None)
+
+
+def split_pictures(folder: epath.Path, train: bool) -> Iterator[tuple[epath.Path, int]]:
+    """The pictures of `train` (60 a class) or of `test` (all others) with their labels, class by class.
+
+    A class's training pictures are those whose file names have the lowest SHA-256: the same in any order of files, on
+    any machine. Clutter is left out, as are the stray files and folders of the archive (`056.dog/greg`,
+    `198.spider/RENAME2`).
+
+    Args:
+        folder: with the folders of the classes, such as `001.ak47`; it may have some classes only.
+        train: which split.
+
+    Raises:
+        ValueError: a folder that is no class of Caltech-256, or one with 60 pictures or fewer.
+    """
+    names = LABELS.read_text().split()
+    for class_folder in sorted(folder.glob("[0-9][0-9][0-9].*"), key=lambda path: path.name):
+        number, _, name = class_folder.name.partition(".")
+        if name == "clutter":
+            continue
+        if int(number) not in range(1, len(names) + 1) or names[int(number) - 1] != name:
+            raise ValueError(f"{class_folder} is no class of Caltech-256: expected folders such as 001.ak47.")
+        found = sorted(class_folder.glob("*.jpg"), key=lambda path: hashlib.sha256(path.name.encode()).digest())
+        if len(found) <= TRAIN_PICTURES:
+            raise ValueError(
+                f"{class_folder} has {len(found)} pictures: expected more than {TRAIN_PICTURES}. Is it all there?"
+            )
+        chosen = found[:TRAIN_PICTURES] if train else found[TRAIN_PICTURES:]
+        for path in sorted(chosen, key=lambda path: path.name):
+            yield path, int(number) - 1
+
+
+def source(data_dir: str | pathlib.Path, part: Part) -> Source:
+    """A part of Caltech-256; see `split_pictures` for its split.
+
+    Args:
+        data_dir: the folder that has `256_ObjectCategories` in it, or that folder itself.
+        part: which pictures; "validation" is held out of the training ones.
+
+    Returns:
+        The source; it always has all 256 classes.
+
+    Raises:
+        FileNotFoundError: there are no folders of classes.
+        ValueError: a folder that is no class of Caltech-256, or one with too few pictures.
+        CorruptPictureError: a picture cannot be decoded.
+    """
+    folder = find_folder(data_dir)
+    if folder is None:
+        raise FileNotFoundError(f"data_dir={str(data_dir)!r} has no {_FOLDER}/001.ak47.")
+    pictures = list(split_pictures(epath.Path(folder), part.split != "test"))
+    pictures = [pictures[number] for number in part.numbers(len(pictures))]
+    paths = [str(path) for path, _ in pictures]
+    good = usable(paths, part)
+    skipped, paths = tuple(compress(paths, ~good)), list(compress(paths, good))
+    table, labels = tf.constant(paths), tf.constant([label for _, label in compress(pictures, good)], tf.int32)
+
+    def read(number: tf.Tensor) -> Record:
+        return {"image": decode(tf.io.read_file(table[number])), "label": labels[number]}
+
+    keys = indexed_keys(np.arange(len(paths)))
+    return Source(tuple(LABELS.read_text().split()), len(paths), keys, read, files=tuple(paths), skipped=skipped)
