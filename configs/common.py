@@ -86,6 +86,7 @@ def _tiny(config: ml_collections.ConfigDict) -> None:
     config.weights = None
     config.image_size = 32
     config.examples = 128
+    config.validation_fraction = 0.25
     config.batch_size = 32
     config.epochs = 1
     config.optimizer.warmup_epochs = 0.0

@@ -96,7 +96,8 @@ def read_history(path: pathlib.Path, epochs: int) -> list[dict[str, float]]:
         names = reader.fieldnames or []
     lines = [",".join(names), *(",".join(row[name] for name in names) for row in rows)]
     write_text(path, "\n".join(lines) + "\n" if rows else "")
-    return [{name: float(value) for name, value in row.items()} for row in rows]
+    # CSVLogger adds columns of NA where there is no validation.
+    return [{name: float(value) for name, value in row.items() if value != "NA"} for row in rows]
 
 
 def load(model: keras.Model, path: pathlib.Path) -> None:

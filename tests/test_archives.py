@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import pathlib
 import re
 
 import numpy as np
@@ -135,7 +136,7 @@ def test_ten_real_pictures_of_voc_against_their_annotations(real):
     loaded, batch = only_batch("voc2012", "test", root, image_size=32, examples=256)
     for row in range(0, 250, 25):
         path = loaded.source.files[row]
-        text = open(path.replace("JPEGImages", "Annotations").replace(".jpg", ".xml")).read()
+        text = pathlib.Path(path.replace("JPEGImages", "Annotations").replace(".jpg", ".xml")).read_text()
         width, height = PIL.Image.open(path).size
         expected = []
         for entry in re.findall(r"<object>(.*?)</object>", text, re.S):

@@ -18,7 +18,7 @@ def test_python_blocks_run(tmp_path, monkeypatch):
 
 
 def test_commands_name_configs_and_files_that_exist():
-    for name in re.findall(r"--dataset=(\w+)", README):
+    for name in re.findall(r"--dataset=(?!tfds:)(\w+)", README):
         assert (ROOT / "configs" / f"{name}.py").is_file(), name
     for path in re.findall(r"\]\(((?:configs|docs|benchmarks|sfocus_tf)[^)]*)\)", README):
         assert (ROOT / path).exists(), path

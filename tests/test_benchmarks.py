@@ -1,0 +1,114 @@
+"""The paper's five benchmarks, end to end: the commands of docs/benchmarks.md, small and on made-up data."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import multiplications, table
+from sfocus_tf import backbones
+from tests import archives
+from tests.conftest import ROOT
+
+PAGE = (ROOT / "docs" / "benchmarks.md").read_text()
+COMMANDS = re.findall(r"^ *python (train\.py .*)$", PAGE, flags=re.M)
+FIVE = ("cifar100", "caltech256", "ilsvrc2012", "cub200", "voc2012")
+
+
+def train(*arguments):
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def checked(workdir, test_pictures):
+    """What a run left: one epoch of training, and a measured test split."""
+    found = json.loads((workdir / "results.json").read_text())
+    assert found["epochs"] == 1 and found["examples"]["test"] == test_pictures and found["examples"]["train"] > 0
+    value = found["test"]["mAP" if found["dataset"] == "voc2012" else "accuracy"]
+    assert 0 <= value <= 1 and np.isfinite(found["test_loss"])
+    return found
+
+
+def test_the_page_has_a_command_for_each():
+    named = {re.search(r"--dataset=(\w+)", command).group(1) for command in COMMANDS}
+    assert named == set(FIVE)
+    for name, variant in re.findall(r"--dataset=(\w+):?(\w*)", PAGE):
+        __import__(f"configs.{name}", fromlist=["get_config"]).get_config(variant)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_of_the_page(command, tmp_path):
+    """As they stand, but for `:tiny`, made-up data in TFDS's true structure, and one seed of one method."""
+    command = command.replace("$method", "icasc").replace("$seed", "0")
+    script, *arguments = re.sub(r"--dataset=(\w+)(:\w+)?", r"--dataset=\1:tiny", command).split()
+    arguments = [argument for argument in arguments if not argument.startswith("--data_dir")]
+    assert script == "train.py"
+    train("-m", "tests.mocked_train", *arguments, f"--data_dir={tmp_path}", f"--workdir={tmp_path / 'run'}")
+    found = checked(tmp_path / "run", 24)
+    assert {"cifar100": 100, "caltech256": 256, "ilsvrc2012": 1000, "cub200": 200, "voc2012": 20}[
+        found["dataset"]
+    ] == len(json.loads((tmp_path / "run" / "data.json").read_text())["class_names"])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "test_pictures"),
+    [
+        ("caltech256", {}, 6),
+        ("cub200", {"pictures": 8}, 16),
+        ("ilsvrc2012", {"pictures": 8}, 16),
+        ("voc2012", {"pictures": 12}, 12),
+    ],
+)
+def test_small_archives_of_the_original_layout(name, options, test_pictures, tmp_path):
+    make = {
+        "caltech256": archives.caltech256, "cub200": archives.cub, "ilsvrc2012": archives.imagenet,
+        "voc2012": archives.voc,
+    }[name]  # fmt: skip
+    root = make(tmp_path / "data", **options)
+    printed = train("train.py", f"--dataset={name}:tiny", f"--data_dir={root}", f"--workdir={tmp_path / 'run'}")
+    checked(tmp_path / "run", test_pictures)
+    assert f"{test_pictures} test pictures" in printed
+
+
+def test_unknown_variants_are_refused():
+    from configs import cub200
+
+    with pytest.raises(ValueError, match="variant of 'cub200'='resnet5' is not known. Did you mean 'resnet50'"):
+        cub200.get_config("resnet5")
+
+
+def finished_run(folder, method, seed, accuracy):
+    folder.mkdir()
+    run = {
+        "dataset": "cifar100", "backbone": "resnet20", "epochs": 3, "examples": {"train": 50_000}, "method": method,
+        "seed": seed, "test": {"accuracy": accuracy}, "config": {"image_size": None},
+    }  # fmt: skip
+    (folder / "results.json").write_text(json.dumps(run))
+
+
+def test_the_table_of_several_seeds(tmp_path, capsys):
+    """Differences of 1, 2 and 3 points: 2 on average, and Student's interval with two degrees of freedom."""
+    for seed, (plain, ours) in enumerate(((0.70, 0.71), (0.72, 0.74), (0.71, 0.74))):
+        finished_run(tmp_path / f"c{seed}", "cross_entropy", seed, plain)
+        finished_run(tmp_path / f"i{seed}", "icasc", seed, ours)
+    finished_run(tmp_path / "c7", "cross_entropy", 7, 0.1)  # without its counterpart
+    (tmp_path / "unfinished").mkdir()
+    table.main(sorted(tmp_path.iterdir()))
+    printed = capsys.readouterr()
+    (row,) = json.loads(printed.out.splitlines()[-1])
+    assert row["seeds"] == [0, 1, 2] and row["paper"] == 3.33
+    np.testing.assert_allclose([row["cross_entropy"], row["icasc"], row["difference"]], [71, 73, 2])
+    half = 4.302653 * 1 / np.sqrt(3)
+    np.testing.assert_allclose([row["low"], row["high"]], [2 - half, 2 + half], rtol=1e-6)
+    assert "unfinished" in printed.err
+    assert "| 3 | 71.00 ± 1.00 | 73.00 ± 1.73 | +2.00 | -0.48 to +4.48 | +3.33 |" in printed.out
+
+
+def test_multiplications():
+    """ResNet-20 needs 41 million a picture of CIFAR (He et al. give 0.27 million weights), ResNet-50 4.1 billion."""
+    assert multiplications.of_forward(backbones.create("resnet20", 10, 32)) == pytest.approx(40.8e6, rel=0.01)
+    assert multiplications.of_forward(backbones.create("resnet50", 1000, 224)) == pytest.approx(4.1e9, rel=0.1)
