@@ -40,7 +40,7 @@ def test_the_page_has_a_command_for_each():
         __import__(f"configs.{name}", fromlist=["get_config"]).get_config(variant)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: re.search(r"=([\w:]+)", command).group(1))
 def test_commands_of_the_page(command, tmp_path):
     """As they stand, but for `:tiny`, made-up data in TFDS's true structure, and one seed of one method."""
     command = command.replace("$method", "icasc").replace("$seed", "0")

@@ -74,6 +74,21 @@ def test_loads_ours_and_plain_ones(tmp_path):
     assert loading.class_names(tmp_path / "plain.keras", 3) == ("0", "1", "2")
 
 
+def test_training_starts_from_another_run_of_the_same_network(tmp_path):
+    """All weights but those of the last layer, whatever the number of classes was."""
+    trained, fresh = (backbones.create("resnet8", classes, 16) for classes in (3, 5))
+    sf.SharpenFocus(trained).save(tmp_path / "last.keras")
+    head = fresh.layers[-1].get_weights()
+    loading.start_from(fresh, tmp_path)
+    for one, other in zip(trained.layers[:-1], fresh.layers[:-1], strict=True):
+        for weight, copied in zip(one.get_weights(), other.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, copied)
+    for weight, kept in zip(head, fresh.layers[-1].get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, kept)
+    with pytest.raises(ValueError, match=r"config.weights=.* has no layer 'stage1_block2_conv1' like that of resnet14"):
+        loading.start_from(backbones.create("resnet14", 3, 16), tmp_path)
+
+
 def test_preprocessing_is_what_keras_applications_does(tmp_path):
     classifier = tiny_classifier(3, 8)
     classifier.save(tmp_path / "plain.keras")

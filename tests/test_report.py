@@ -97,15 +97,18 @@ def test_interval_is_that_of_a_paired_difference():
     assert accuracy.high == pytest.approx(0.3 + 1.96 * error, abs=0.02)
 
 
-def test_interval_of_mean_average_precision_is_around_it():
+@pytest.mark.parametrize("difficult", [0, 60])
+def test_interval_of_mean_average_precision_is_around_it(difficult):
     rng = np.random.default_rng(0)
-    labels = (rng.random((200, 3)) < 0.3).astype(np.float32)
+    present = (rng.random((200, 3)) < 0.3).astype(np.float32)
+    labels = present.copy()
+    labels[:difficult, 2] = np.nan
     empty = np.zeros((200, 1, 1))
 
     def evaluated(noise):
-        scores = labels + rng.normal(0, noise, labels.shape)
+        scores = present + rng.normal(0, noise, labels.shape)
         explanation = sf.Explanation(scores, labels, labels, empty, empty, empty, empty)
-        valid = labels.any(axis=1) & ~labels.all(axis=1)
+        valid = present.any(axis=1) & ~present.all(axis=1)
         return evaluation.Evaluation(NAMES, labels, explanation, valid, {}, np.zeros((0, 2), int), {}, {})
 
     (precision,) = report.compare(evaluated(1.0), evaluated(0.5)).differences
