@@ -42,13 +42,15 @@ def with_config(argv: list[str]) -> list[str]:
     Raises:
         ValueError: there is no config of that name.
     """
-    if any(argument.lstrip("-").split("=")[0] == "config" for argument in argv[1:]):
-        return argv
     name = "scenes"
     for position, argument in enumerate(argv):
         flag, _, value = argument.lstrip("-").partition("=")
         if argument.startswith("-") and flag == "dataset":
             name = value or (argv[position + 1] if position + 1 < len(argv) else "")
+    if any(argument.lstrip("-").split("=")[0] == "config" for argument in argv[1:]):
+        if ":" in name and not name.startswith("tfds:"):
+            raise ValueError(f"dataset={name!r}: with --config, the variant is named there, as --config=FILE:VARIANT.")
+        return argv
     known = sorted(path.stem for path in (_ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "common"))
     file, _, variant = ("common", "", "") if name.startswith("tfds:") else name.partition(":")
     if file not in [*known, "common"]:

@@ -2,10 +2,10 @@
 
   python benchmarks/table.py runs/*
 
-Runs of the same data set, network, picture size and number of epochs form a row; a seed counts where both methods have
-it. The difference is paired by seed, with the 95 % interval of Student's t. The last line is JSON: a list of rows with
-`metric`, `cross_entropy`, `icasc`, `difference`, `low`, `high` (in points), `seeds`, ... The metric is the accuracy (or
-mAP) on the test split after the last epoch.
+Runs of the same config form a row, whatever their seed; a seed counts where both methods have it. The difference is
+paired by seed, with the 95 % interval of Student's t. The last line is JSON: a list of rows with `metric`,
+`cross_entropy`, `icasc`, `difference`, `low`, `high` (in points), `seeds`, ... The metric is the accuracy (or mAP) on
+the test split after the last epoch.
 """
 
 import json
@@ -28,32 +28,51 @@ def paired(first, second):
     return mean, mean - half, mean + half
 
 
-def rows(folders):
-    """The finished runs in these folders, grouped."""
-    groups = {}
+def read(folders):
+    """The finished runs in these folders."""
     for folder in map(pathlib.Path, folders):
         file = folder / "results.json"
         if not file.is_file():
             print(f"left out, no results.json: {folder}", file=sys.stderr)
             continue
         run = json.loads(file.read_text())
-        config = run["config"]
-        key = (run["dataset"], run["backbone"], config["image_size"], run["epochs"], run["examples"]["train"])
-        metric = "mAP" if "mAP" in run["test"] else "accuracy"
-        groups.setdefault((*key, metric), {}).setdefault(run["method"], {})[run["seed"]] = 100 * run["test"][metric]
-    result = []
-    for (dataset, backbone, size, epochs, pictures, metric), methods in sorted(groups.items(), key=str):
-        plain, ours = methods.get("cross_entropy", {}), methods.get("icasc", {})
-        seeds = sorted(plain.keys() & ours.keys())
-        if not seeds:
-            print(f"left out, no seed has both methods: {dataset}, {backbone}", file=sys.stderr)
+        run["metric"] = "mAP" if "mAP" in run["test"] else "accuracy"
+        if run["test"][run["metric"]] is None:
+            print(f"left out, its {run['metric']} has no meaning: {folder}", file=sys.stderr)
             continue
-        first, second = ([values[seed] for seed in seeds] for values in (plain, ours))
+        yield run
+
+
+def settings(run, besides):
+    """A run's config as text, without what may differ between runs of one row."""
+    return json.dumps({key: value for key, value in run["config"].items() if key not in besides}, sort_keys=True)
+
+
+def rows(folders):
+    """A row for each ICASC setting whose seeds have cross-entropy runs of the same recipe."""
+    runs = list(read(folders))
+    alike = ("method", "seed", "data_dir", "attention_images_every", "check_pictures")
+    plain, ours = {}, {}
+    for run in runs:
+        recipe = settings(run, (*alike, "attention", "terms"))
+        key, found = (recipe, plain) if run["method"] == "cross_entropy" else ((recipe, settings(run, alike)), ours)
+        found.setdefault(key, {})[run["seed"]] = run
+    result = []
+    for (recipe, _), by_seed in ours.items():
+        seeds = sorted(by_seed.keys() & plain.get(recipe, {}).keys())
+        first_run = next(iter(by_seed.values()))
+        if not seeds:
+            print(f"left out, no seed has both methods: {first_run['dataset']}", file=sys.stderr)
+            continue
+        metric, config = first_run["metric"], first_run["config"]
+        first, second = ([100 * runs[seed]["test"][metric] for seed in seeds] for runs in (plain[recipe], by_seed))
         mean, low, high = paired(first, second)
-        row = {"dataset": dataset, "backbone": backbone, "image_size": size, "epochs": epochs, "train": pictures}
-        row |= {"metric": metric, "cross_entropy": float(np.mean(first)), "icasc": float(np.mean(second))}
+        row = {"dataset": first_run["dataset"], "backbone": first_run["backbone"], "attention": config["attention"]}
+        row |= {"image_size": config["image_size"], "epochs": first_run["epochs"]}
+        row |= {"train": first_run["examples"]["train"], "metric": metric}
+        row |= {"cross_entropy": float(np.mean(first)), "icasc": float(np.mean(second))}
         row |= {"spread": [float(np.std(values, ddof=1)) if len(seeds) > 1 else None for values in (first, second)]}
-        row |= {"difference": mean, "low": low, "high": high, "seeds": seeds, "paper": PAPER.get(dataset)}
+        row |= {"difference": mean, "low": low, "high": high, "seeds": seeds, "paper": PAPER.get(first_run["dataset"])}
         result.append(row)
     return result
 

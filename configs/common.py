@@ -34,7 +34,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.skip_corrupt = False  # leave pictures that cannot be decoded out, instead of stopping
 
     config.backbone = "resnet20"  # a name of sfocus_tf.backbones.names()
-    # imagenet; a .keras file or workdir to take all but the last layer from; or none for random ones
+    # imagenet; a .keras file or workdir to take all but the last layer from; or none for random ones, the default
     config.weights = config_dict.placeholder(str)
     config.dropout = 0.0  # rate before the last layer
     config.inner_layer = config_dict.placeholder(str)  # attention layers by name; found by themselves by default
@@ -51,7 +51,8 @@ def get_config() -> ml_collections.ConfigDict:
     # Decoupled, as in Keras: w -= rate * weight_decay * w. With momentum 0.9 it takes ten times the value of an L2 term
     # in the loss to shrink weights as fast. Biases and normalisation are left out.
     config.optimizer.weight_decay = 1e-3
-    config.optimizer.clip_norm = 5.0  # largest norm of the whole gradient; 0 for none
+    # Largest norm of the whole gradient; 0 for none. For the attention terms' sake, and for cross-entropy alike.
+    config.optimizer.clip_norm = 5.0
 
     config.attention = "default"  # a name of sfocus_tf.recipes.RECIPES: default, or paper for the paper's equations
     config.terms = ml_collections.ConfigDict()  # what differs from that recipe; see sfocus_tf.recipes.Recipe

@@ -159,7 +159,8 @@ def labelled_classes(scores: tf.Tensor, labels: tf.Tensor, multi_label: bool = F
     Args:
         scores: `[batch, classes]`, before softmax or sigmoid.
         labels: class numbers, `[batch]` or `[batch, 1]`, or a row for each picture, `[batch, classes]`.
-        multi_label: whether a picture may have several classes; labels above 0.5 are present.
+        multi_label: whether a picture may have several classes; labels above 0.5 are present; NaN leaves a class
+            out.
 
     Returns:
         Class numbers and which pictures have both.
@@ -175,8 +176,9 @@ def labelled_classes(scores: tf.Tensor, labels: tf.Tensor, multi_label: bool = F
                 f"labels: expected rows of 0 and 1, [batch, {scores.shape[-1]}], for multi_label, got {labels.shape}."
             )
         present = tf.cast(labels, tf.float32) > 0.5
-        both = tf.reduce_any(present, axis=-1) & tf.reduce_any(~present, axis=-1)
-        return Classes(_best(scores, present), _best(scores, ~present), both)
+        absent = tf.cast(labels, tf.float32) <= 0.5
+        both = tf.reduce_any(present, axis=-1) & tf.reduce_any(absent, axis=-1)
+        return Classes(_best(scores, present), _best(scores, absent), both)
     target = class_numbers(labels, scores.shape[-1])
     return Classes(target, rival_of(scores, target), tf.ones_like(target, tf.bool))
 

@@ -200,6 +200,9 @@ def _data_settings(arguments: argparse.Namespace, *models: str) -> dict[str, Any
         "name": name,
         "split": arguments.split,
         "data_dir": arguments.data_dir or config.get("data_dir"),
+        "center_crop": config.get("center_crop"),
+        "examples": config.get("examples"),
+        "check_pictures": config.get("check_pictures", True),
         "validation_fraction": config.get("validation_fraction", 0.0),
         "skip_corrupt": arguments.skip_corrupt or config.get("skip_corrupt", False),
     }

@@ -77,16 +77,19 @@ def start_from(classifier: keras.Model, path: str | pathlib.Path) -> None:
         FileNotFoundError: no such file.
         ValueError: a file that is no Keras model, or of another network.
     """
-    saved = {layer.name: layer for layer in load(path).classifier.layers}
-    for layer in classifier.layers[:-1]:
-        there = [weight.shape for weight in saved[layer.name].weights] if layer.name in saved else None
-        if layer.weights and there != [weight.shape for weight in layer.weights]:
-            raise ValueError(
-                f"config.weights={str(path)!r} has no layer {layer.name!r} like that of {classifier.name}: expected "
-                "the same network, trained on any classes."
-            )
-        if layer.weights:
-            layer.set_weights(saved[layer.name].get_weights())
+    try:
+        saved = load(path).classifier
+    except ValueError as error:
+        raise ValueError(f"config.{str(error).replace('MODEL=', 'weights=', 1)}") from error
+    theirs, ours = ([layer for layer in network.layers[:-1] if layer.weights] for network in (saved, classifier))
+    shapes = [[[weight.shape for weight in layer.weights] for layer in network] for network in (theirs, ours)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"config.weights={str(path)!r} is another network than {classifier.name}: their layers' weights differ in "
+            f"number or shape ({len(theirs)} layers there, {len(ours)} here). Expected the same one, for any classes."
+        )
+    for there, here in zip(theirs, ours, strict=True):
+        here.set_weights(there.get_weights())
 
 
 def model_file(path: str | pathlib.Path, argument: str = "MODEL") -> pathlib.Path:

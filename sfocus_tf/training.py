@@ -56,6 +56,13 @@ def run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[
         if isinstance(error, OSError) and error.errno not in _NOT_WRITABLE:
             raise
         raise WorkdirError(f"workdir={str(folder)!r} can no longer be written: {error}") from error
+    except tf.errors.InvalidArgumentError as error:
+        if config.check_pictures or "image file format" not in str(error).lower():
+            raise
+        raise ValueError(
+            "a picture cannot be decoded. Once with --config.check_pictures=true says which, before training; with "
+            "--skip_corrupt too, such pictures are left out."
+        ) from error
 
 
 def _run(config: ml_collections.ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
@@ -63,12 +70,15 @@ def _run(config: ml_collections.ConfigDict, folder: pathlib.Path) -> dict[str, A
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.seed)
     keras.mixed_precision.set_global_policy(config.precision)
+    resumed = (folder / "last.keras").exists()
+    # Before the data are read, which may take long. A run that goes on needs no other's weights.
+    start = None if resumed else _weights_to_start_from(config)
     splits = _data(config)
-    model = _model(config, splits["train"])
+    model = _model(config, splits["train"], start)
     about: dict[str, Any] = {"class_names": list(splits["train"].class_names)}
     about |= {split: part.source.size for split, part in splits.items()}
     first = 0
-    if (folder / "last.keras").exists():
+    if resumed:
         _refuse_other(folder, "data", json.loads((folder / "data.json").read_text()), about)
         first = checkpoints.epochs_done(folder / "last.keras")
         checkpoints.load(model, folder / "last.keras")
@@ -81,10 +91,7 @@ def _run(config: ml_collections.ConfigDict, folder: pathlib.Path) -> dict[str, A
 
 def check(config: ml_collections.ConfigDict) -> None:
     """Raises a `ValueError` for a setting that is not valid, before any work is done."""
-    from_file = config.weights not in (None, "imagenet")
-    backbones.check(config.backbone, None if from_file else config.weights)
-    if from_file:
-        loading.model_file(config.weights, "config.weights")
+    backbones.check(config.backbone, "imagenet" if config.weights == "imagenet" else None)
     for key, value, valid in (
         ("method", config.method, METHODS),
         ("config.optimizer.name", config.optimizer.name, OPTIMIZERS),
@@ -110,7 +117,8 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 def _prepare_workdir(config: ml_collections.ConfigDict, folder: pathlib.Path) -> pathlib.Path:
     resolved = json.loads(config.to_json())
-    del resolved["attention_images_every"]  # changes nothing about the run
+    for key in ("attention_images_every", "check_pictures"):  # change nothing about the run
+        del resolved[key]
     if resolved["data_dir"]:
         resolved["data_dir"] = str(pathlib.Path(resolved["data_dir"]).expanduser().resolve())
     path = folder / "config.json"
@@ -147,6 +155,18 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _weights_to_start_from(config: ml_collections.ConfigDict) -> pathlib.Path | None:
+    """The file that `config.weights` names, or `None` where it names none."""
+    if config.weights in (None, "none", "imagenet"):
+        return None
+    try:
+        return loading.model_file(config.weights)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"config.weights={config.weights!r}: no such file. Expected imagenet, none, a .keras file or a workdir."
+        ) from error
+
+
 def _data(config: ml_collections.ConfigDict) -> dict[str, Data]:
     splits = {}
     for split in ("train", "validation", "test"):
@@ -172,11 +192,11 @@ def _data(config: ml_collections.ConfigDict) -> dict[str, Data]:
     return splits
 
 
-def _model(config: ml_collections.ConfigDict, train: Data) -> SharpenFocus:
-    imagenet = config.weights if config.weights == "imagenet" else None
+def _model(config: ml_collections.ConfigDict, train: Data, start: pathlib.Path | None) -> SharpenFocus:
+    imagenet = "imagenet" if config.weights == "imagenet" else None
     classifier = backbones.create(config.backbone, len(train.class_names), train.image_size, imagenet, config.dropout)
-    if config.weights != imagenet:
-        loading.start_from(classifier, config.weights)
+    if start is not None:
+        loading.start_from(classifier, start)
     steps = config.epochs * train.steps
     arguments = recipe(config.attention, config.terms.to_dict()).arguments(steps)
     if config.method == "cross_entropy":

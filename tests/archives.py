@@ -83,7 +83,8 @@ def caltech256(root: pathlib.Path, pictures: int = 63):
 
 
 def imagenet(root: pathlib.Path, pictures: int = 2):
-    """`train` and `val` with two class folders each."""
+    """`train` and `val` with two class folders each, and the unlabelled pictures of `test`."""
+    picture(root / "test" / "ILSVRC2012_test_00000001.JPEG")
     for split in ("train", "val"):
         for name in ("n01440764", "n01443537"):
             for number in range(pictures):

@@ -142,15 +142,17 @@ def test_ten_real_pictures_of_voc_against_their_annotations(real):
         for entry in re.findall(r"<object>(.*?)</object>", text, re.S):
             value = {
                 tag: re.search(f"<{tag}>(.*?)</{tag}>", entry).group(1)
-                for tag in ("name", "xmin", "ymin", "xmax", "ymax")
+                for tag in ("name", "xmin", "ymin", "xmax", "ymax", "difficult")
             }
             x0, y0, x1, y1 = (float(value[tag]) for tag in ("xmin", "ymin", "xmax", "ymax"))
-            expected.append((value["name"], (y0 - 1) / height, (x0 - 1) / width, y1 / height, x1 / width))
+            box = ((y0 - 1) / height, (x0 - 1) / width, y1 / height, x1 / width)
+            expected.append((value["name"], *box, value["difficult"]))
         assert {loaded.class_names[n] for n in np.flatnonzero(batch["label"][row])} == {name for name, *_ in expected}
-        assert not batch["difficult"][row].any()
+        hard = {name for name, *_ in expected} - {name for name, _, _, _, _, difficult in expected if difficult == "0"}
+        assert {loaded.class_names[n] for n in np.flatnonzero(batch["difficult"][row])} == hard
         shown = batch["box_labels"][row] >= 0
         assert [loaded.class_names[n] for n in batch["box_labels"][row][shown]] == [name for name, *_ in expected]
-        boxes = np.reshape([box for _, *box in expected], (-1, 4))
+        boxes = np.reshape([box for _, *box, _ in expected], (-1, 4))
         np.testing.assert_allclose(batch["boxes"][row][shown], boxes, atol=1e-6)
 
 
@@ -191,5 +193,9 @@ def test_difficult_objects_do_not_count_in_average_precision(tmp_path):
     assert table["person"] == {"class": "person", "pictures": 0, "average_precision": None}
     assert table["dog"]["pictures"] == 4 and table["dog"]["average_precision"] == 1
     assert table["cat"]["pictures"] == 2
+    # Nor are they explained, as target or as rival.
+    shown = np.stack([found.explanation.target, found.explanation.rival], axis=1)
+    assert {loaded.class_names[number] for number in found.explanation.target} <= {"dog", "cat"}
+    assert not np.isnan(found.labels[np.arange(4)[:, np.newaxis], shown]).any()
     assert {loaded.class_names[number] for number in found.pairs[:, 1]} <= {"dog", "cat"}
     json.dumps(found.as_json(), allow_nan=False)

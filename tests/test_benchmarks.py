@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+import sfocus_tf as sf
 from benchmarks import multiplications, table
 from sfocus_tf import backbones
 from tests import archives
@@ -36,22 +37,34 @@ def checked(workdir, test_pictures):
 def test_the_page_has_a_command_for_each():
     named = {re.search(r"--dataset=(\w+)", command).group(1) for command in COMMANDS}
     assert named == set(FIVE)
+    for name in re.findall(r"--backbone=(\w+)", PAGE):
+        backbones.check(name, None)
     for name, variant in re.findall(r"--dataset=(\w+):?(\w*)", PAGE):
         __import__(f"configs.{name}", fromlist=["get_config"]).get_config(variant)
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: re.search(r"=([\w:]+)", command).group(1))
+@pytest.mark.parametrize(
+    "command",
+    # One of each data set, and the one that starts from a file; the others only name another network.
+    [*COMMANDS[: len(FIVE)], *(command for command in COMMANDS if "weights=" in command)],
+    ids=lambda command: command.split()[1],
+)
 def test_commands_of_the_page(command, tmp_path):
     """As they stand, but for `:tiny`, made-up data in TFDS's true structure, and one seed of one method."""
     command = command.replace("$method", "icasc").replace("$seed", "0")
     script, *arguments = re.sub(r"--dataset=(\w+)(:\w+)?", r"--dataset=\1:tiny", command).split()
-    arguments = [argument for argument in arguments if not argument.startswith("--data_dir")]
+    own = ("--data_dir", "--workdir", "--backbone")
+    arguments = [argument for argument in arguments if not argument.startswith(own)]
+    for position, argument in enumerate(arguments):
+        if argument.startswith("--config.weights="):
+            sf.SharpenFocus(backbones.create("resnet8", 3, 32)).save(tmp_path / "start.keras")
+            arguments[position] = f"--config.weights={tmp_path / 'start.keras'}"
     assert script == "train.py"
     train("-m", "tests.mocked_train", *arguments, f"--data_dir={tmp_path}", f"--workdir={tmp_path / 'run'}")
     found = checked(tmp_path / "run", 24)
-    assert {"cifar100": 100, "caltech256": 256, "ilsvrc2012": 1000, "cub200": 200, "voc2012": 20}[
-        found["dataset"]
-    ] == len(json.loads((tmp_path / "run" / "data.json").read_text())["class_names"])
+    classes = {"cifar100": 100, "caltech256": 256, "ilsvrc2012": 1000, "cub200": 200, "voc2012": 20}
+    names = json.loads((tmp_path / "run" / "data.json").read_text())["class_names"]
+    assert len(names) == classes[found["dataset"]]
 
 
 @pytest.mark.parametrize(
@@ -72,6 +85,17 @@ def test_small_archives_of_the_original_layout(name, options, test_pictures, tmp
     printed = train("train.py", f"--dataset={name}:tiny", f"--data_dir={root}", f"--workdir={tmp_path / 'run'}")
     checked(tmp_path / "run", test_pictures)
     assert f"{test_pictures} test pictures" in printed
+    # The table takes what a run left, and the commands that look at it see the same pictures as it did.
+    found = json.loads((tmp_path / "run" / "results.json").read_text())
+    if name == "caltech256":  # with a central crop
+        train("-m", "sfocus_tf", "evaluate", str(tmp_path / "run"), f"--output={tmp_path / 'again.json'}")
+        again = json.loads((tmp_path / "again.json").read_text())["summary"]
+        assert again == pytest.approx(found["test"], rel=1e-4, abs=1e-4)
+    (tmp_path / "other").mkdir()
+    other = json.dumps(found | {"method": "cross_entropy", "config": found["config"] | {"method": "cross_entropy"}})
+    (tmp_path / "other" / "results.json").write_text(other)
+    (row,) = table.rows([tmp_path / "run", tmp_path / "other"])
+    assert row["difference"] == 0 and row["seeds"] == [0]
 
 
 def test_unknown_variants_are_refused():
@@ -81,11 +105,12 @@ def test_unknown_variants_are_refused():
         cub200.get_config("resnet5")
 
 
-def finished_run(folder, method, seed, accuracy):
+def finished_run(folder, method, seed, accuracy, attention="default"):
     folder.mkdir()
     run = {
         "dataset": "cifar100", "backbone": "resnet20", "epochs": 3, "examples": {"train": 50_000}, "method": method,
-        "seed": seed, "test": {"accuracy": accuracy}, "config": {"image_size": None},
+        "seed": seed, "test": {"accuracy": accuracy},
+        "config": {"image_size": None, "attention": attention, "method": method, "seed": seed, "batch_size": 8},
     }  # fmt: skip
     (folder / "results.json").write_text(json.dumps(run))
 
@@ -96,10 +121,14 @@ def test_the_table_of_several_seeds(tmp_path, capsys):
         finished_run(tmp_path / f"c{seed}", "cross_entropy", seed, plain)
         finished_run(tmp_path / f"i{seed}", "icasc", seed, ours)
     finished_run(tmp_path / "c7", "cross_entropy", 7, 0.1)  # without its counterpart
+    finished_run(tmp_path / "p0", "icasc", 0, 0.75, "paper")  # a row of its own
+    finished_run(tmp_path / "p1", "icasc", 1, None, "paper")
     (tmp_path / "unfinished").mkdir()
     table.main(sorted(tmp_path.iterdir()))
     printed = capsys.readouterr()
-    (row,) = json.loads(printed.out.splitlines()[-1])
+    row, other = json.loads(printed.out.splitlines()[-1])
+    assert other["attention"] == "paper" and other["seeds"] == [0] and other["low"] is None
+    assert other["difference"] == pytest.approx(5) and "its accuracy has no meaning" in printed.err
     assert row["seeds"] == [0, 1, 2] and row["paper"] == 3.33
     np.testing.assert_allclose([row["cross_entropy"], row["icasc"], row["difference"]], [71, 73, 2])
     half = 4.302653 * 1 / np.sqrt(3)

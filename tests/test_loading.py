@@ -85,8 +85,14 @@ def test_training_starts_from_another_run_of_the_same_network(tmp_path):
             np.testing.assert_array_equal(weight, copied)
     for weight, kept in zip(head, fresh.layers[-1].get_weights(), strict=True):
         np.testing.assert_array_equal(weight, kept)
-    with pytest.raises(ValueError, match=r"config.weights=.* has no layer 'stage1_block2_conv1' like that of resnet14"):
+    with pytest.raises(ValueError, match=r"config.weights=.* is another network than resnet14.*14 layers there, 26"):
         loading.start_from(backbones.create("resnet14", 3, 16), tmp_path)
+    sf.SharpenFocus(backbones.create("resnet14", 3, 16)).save(tmp_path / "larger.keras")
+    with pytest.raises(ValueError, match="another network than resnet8"):
+        loading.start_from(fresh, tmp_path / "larger.keras")
+    (tmp_path / "text.keras").write_text("no model")
+    with pytest.raises(ValueError, match="config.weights=.*text.keras.* cannot be loaded"):
+        loading.start_from(fresh, tmp_path / "text.keras")
 
 
 def test_preprocessing_is_what_keras_applications_does(tmp_path):

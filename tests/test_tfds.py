@@ -130,9 +130,11 @@ def test_without_data_or_network(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", no_network)
     with pytest.raises(
-        data.DataUnavailableError, match="(?s)could not be downloaded.*tfds build cifar100.*copy its folder"
+        data.DataUnavailableError, match="(?s)could not be downloaded.*same command on a machine with network and copy"
     ):
         data.load("cifar100", "train", data_dir=tmp_path)
+    with pytest.raises(data.DataUnavailableError, match="Nor is there an unpacked VOCdevkit/VOC2012/JPEGImages in"):
+        data.load("voc2012", "train", data_dir=tmp_path)
 
 
 def test_unknown_name_and_no_pictures(tmp_path):

@@ -1,4 +1,4 @@
-"""A folder of class folders: `<data_dir>/{train,validation,test}/<class>/*.jpg`; ImageNet's are such a folder."""
+"""Pictures in class folders: `<data_dir>/{train,validation,test}/<class>/*.jpg`, and ImageNet's."""
 
 import dataclasses
 import pathlib
@@ -8,7 +8,8 @@ import tensorflow as tf
 from sfocus_tf.data.files import EXTENSIONS, existing_folder, usable
 from sfocus_tf.data.source import Part, Record, Source, decode, indexed_keys
 
-_EXPECTED = "a folder with class folders of pictures in train/ and in test/ (or validation/), as <split>/<class>/*.jpg"
+_EXPECTED = "a folder with class folders in train/ and in test/ (or validation/, val/), as <split>/<class>/*.jpg"
+_EXPECTED_OF_IMAGENET = "class folders in train/ and val/, such as train/n01440764/*.JPEG and val/n01440764/*.JPEG"
 
 
 def find_imagenet(data_dir: str | pathlib.Path | None) -> pathlib.Path | None:
@@ -48,9 +49,32 @@ def source(data_dir: str | pathlib.Path | None, part: Part) -> Source:
     elif own_validation.is_dir():
         folders["validation"] = own_validation
         part = dataclasses.replace(part, validation_fraction=0.0)
-    folder = existing_folder("data_dir", folders.get(part.split, folders["train"]), _EXPECTED)
-    class_names = _classes(folders["train"])
-    _same_classes(folder, class_names)
+    return _source(folders, part, _EXPECTED)
+
+
+def imagenet(data_dir: str | pathlib.Path, part: Part) -> Source:
+    """A part of ILSVRC2012: its `val` (or `validation`) is the test split, its own unlabelled `test` is left alone.
+
+    Args:
+        data_dir: what `find_imagenet` found.
+        part: which pictures; "validation" is held out of `train`.
+
+    Returns:
+        The source; classes are the numbers of their WordNet synsets, in order.
+
+    Raises:
+        As `source`.
+    """
+    root = pathlib.Path(data_dir)
+    test = root / ("validation" if (root / "validation").is_dir() else "val")
+    return _source({"train": root / "train", "test": test}, part, _EXPECTED_OF_IMAGENET)
+
+
+def _source(folders: dict[str, pathlib.Path], part: Part, expected: str) -> Source:
+    """A part of the splits in these folders; "validation" is held out of "train" where it has none of its own."""
+    folder = existing_folder("data_dir", folders.get(part.split, folders["train"]), expected)
+    class_names = _classes(folders["train"], expected)
+    _same_classes(folder, class_names, expected)
     paths, labels = _pictures(folder, class_names)
     whole = part.split in folders and part.split != "train"
     numbers = (dataclasses.replace(part, split="test") if whole else part).numbers(len(paths))
@@ -66,19 +90,19 @@ def source(data_dir: str | pathlib.Path | None, part: Part) -> Source:
     return Source(class_names, len(kept), indexed_keys(kept), read, files=files, skipped=skipped)
 
 
-def _classes(folder: pathlib.Path) -> tuple[str, ...]:
+def _classes(folder: pathlib.Path, expected: str) -> tuple[str, ...]:
     names = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."))
     if len(names) < 2:
         loose = any(entry.suffix.lower() in EXTENSIONS for entry in folder.iterdir())
         raise ValueError(
             f"data_dir: {folder} has {len(names)} class folder(s){' and pictures outside of them' if loose else ''}, "
-            f"expected two or more: {_EXPECTED}."
+            f"expected two or more: {expected}."
         )
     return names
 
 
-def _same_classes(folder: pathlib.Path, class_names: tuple[str, ...]) -> None:
-    found = set(_classes(folder))
+def _same_classes(folder: pathlib.Path, class_names: tuple[str, ...], expected: str) -> None:
+    found = set(_classes(folder, expected))
     missing, extra = sorted(set(class_names) - found), sorted(found - set(class_names))
     if missing or extra:
         raise ValueError(

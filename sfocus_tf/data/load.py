@@ -21,10 +21,10 @@ _DEFAULTS = {
 }
 # What finds an archive as it was unpacked, and what reads it; where there is none, TFDS is asked.
 _UNPACKED = {
-    "caltech256": (caltech256.find_folder, caltech256.source),
-    "cub200": (cub.find_folder, cub.source),
-    "ilsvrc2012": (folder.find_imagenet, folder.source),
-    "voc2012": (voc.find_devkit, voc.source),
+    "caltech256": (caltech256.find_folder, caltech256.source, "256_ObjectCategories/001.ak47"),
+    "cub200": (cub.find_folder, cub.source, "CUB_200_2011/images.txt"),
+    "ilsvrc2012": (folder.find_imagenet, folder.imagenet, "train/n01440764"),
+    "voc2012": (voc.find_devkit, voc.source, "VOCdevkit/VOC2012/JPEGImages"),
 }
 
 
@@ -94,7 +94,9 @@ def load(
     if examples is not None and examples < 1:
         raise ValueError(f"examples={examples}: expected a positive number, or None for all.")
     if skip_corrupt and not check_pictures:
-        raise ValueError("skip_corrupt=True needs check_pictures=True, which finds the corrupt ones.")
+        raise ValueError(
+            "skip_corrupt=True needs check_pictures=True (--config.check_pictures=true), which finds the corrupt ones."
+        )
     part = Part(split, validation_fraction, examples, skip_corrupt, check_pictures)
     default_size, default_augmentation = _DEFAULTS.get(name, (224, "random_resized_crop"))
     size = default_size if image_size is None else image_size
@@ -118,13 +120,14 @@ def _source(name: str, part: Part, data_dir: str | pathlib.Path | None, size: in
         return scenes.source(part.split, size, part.examples)
     if name == "folder":
         return folder.source(data_dir, part)
+    looked_for = None
     if name in _UNPACKED:
-        find, read = _UNPACKED[name]
+        find, read, looked_for = _UNPACKED[name]
         found = find(data_dir)
         if found is not None:
             return read(found, part)
     if name in tfds_source.NAMES or name.startswith("tfds:"):
         if part.skip_corrupt:
             raise ValueError(f"skip_corrupt: not available for dataset={name!r}, whose pictures are no files.")
-        return tfds_source.source(name, data_dir, part)
+        return tfds_source.source(name, data_dir, part, looked_for)
     raise unknown("dataset", name, [*names(), "tfds:<name>"])

@@ -29,7 +29,7 @@ class DataUnavailableError(OSError):
     """A data set is neither prepared nor to be downloaded; the message says where to put it by hand."""
 
 
-def source(name: str, data_dir: str | pathlib.Path | None, part: Part) -> Source:
+def source(name: str, data_dir: str | pathlib.Path | None, part: Part, looked_for: str | None = None) -> Source:
     """A part of a data set of TFDS.
 
     Args:
@@ -37,6 +37,7 @@ def source(name: str, data_dir: str | pathlib.Path | None, part: Part) -> Source
             boxes and labels.
         data_dir: where TFDS keeps prepared data; `None` for its own default.
         part: which pictures; "validation" is the end of `train`. Pictures are not checked beforehand.
+        looked_for: what of an unpacked archive was not found in `data_dir`, for the message of an error.
 
     Returns:
         The source.
@@ -50,7 +51,7 @@ def source(name: str, data_dir: str | pathlib.Path | None, part: Part) -> Source
     if data_dir is not None:
         existing_folder("data_dir", data_dir, "a folder with data that TFDS has prepared, or can prepare there")
     builder = _builder(tfds_name, data_dir)
-    _prepare(builder, name)
+    _prepare(builder, name, looked_for if data_dir is not None else None)
     splits = list(builder.info.splits)
     if splits and test not in splits:
         test = next((other for other in ("validation", "val") if other in splits), test)
@@ -125,18 +126,18 @@ def _count(dataset: tf.data.Dataset) -> int:
     return known if known >= 0 else int(dataset.reduce(0, lambda count, _: count + 1))
 
 
-def _prepare(builder: Any, name: str) -> None:
+def _prepare(builder: Any, name: str, looked_for: str | None) -> None:
     try:
         builder.download_and_prepare()
     except Exception as error:  # TFDS, its downloaders and the network raise many kinds
         reason = (str(error).splitlines() or ["no message"])[0]
         root = pathlib.Path(str(builder.data_dir).removesuffix(builder.info.full_name))
+        unpacked = f"Nor is there an unpacked {looked_for} in data_dir.\n" if looked_for else ""
         raise DataUnavailableError(
             f"dataset={name!r} is not prepared in {builder.data_dir} and could not be downloaded "
-            f"({type(error).__name__}: {reason}).\n"
-            f"On a machine with network, run `tfds build {builder.info.full_name.rsplit('/', 1)[0]}` and copy its "
-            f"folder to {builder.data_dir}; or put the original archive in {root / 'downloads' / 'manual'}, if the set "
-            "asks for a manual download; or point --data_dir at data that are prepared already."
+            f"({type(error).__name__}: {reason}).\n{unpacked}"
+            f"Give the same command on a machine with network and copy {builder.data_dir} from there to here; or put "
+            f"the original archive in {root / 'downloads' / 'manual'}; or point --data_dir at data that are there."
         ) from error
 
 

@@ -165,10 +165,10 @@ def countable(batch: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _measure_batch(model: SharpenFocus, batch: dict[str, np.ndarray], steps: int) -> dict[str, np.ndarray]:
-    images, label = batch["image"], batch["label"]
+    images, label = batch["image"], countable(batch)
     observed = {key: value.numpy() for key, value in model.explain_labelled_on_batch(images, label).items()}
     result = {f"explanation/{key}": observed[key] for key in Explanation._fields}
-    result |= {"label": countable(batch), "valid": observed["valid"]}
+    result |= {"label": label, "valid": observed["valid"]}
     for layer in LAYERS:
         target, rival = observed[f"target_{layer}"], observed[f"rival_{layer}"]
         result |= {
