@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from sfocus_tf import attention as attention_lib
-from sfocus_tf import layers, losses, serving
+from sfocus_tf import distribution, layers, losses, serving
 from sfocus_tf.attention import Classes
 from sfocus_tf.explanation import Explanation, Maps, Observer
 from sfocus_tf.losses import Term
@@ -22,7 +22,7 @@ SHARES = (*(f"dead_{key}" for key in Maps._fields), "weak_inner", "weak_last")
 
 
 @keras.saving.register_keras_serializable(package="sfocus_tf")
-class SharpenFocus(keras.Model):
+class SharpenFocus(distribution.ReplicatedModel):
     """Trains a classifier so that its attention to the true class and to its rival part.
 
     Source: "Sharpen Focus: Learning with Attention Separability and Consistency", ICCV 2019, arXiv 1811.07484. The loss
@@ -172,15 +172,23 @@ class SharpenFocus(keras.Model):
         step = tf.cast(self.optimizer.iterations, tf.int64)
         weights = self._weights_at(step, training=True)
         connected: list[int] = []
+        share = distribution.replica_share(tf.shape(tf.nest.flatten(x)[0])[0], self._float)
 
         def plain() -> Any:
-            return self._gradients(x, y, sample_weight, None, connected)
+            return self._gradients(x, y, sample_weight, None, share, connected)
 
         def attentive() -> Any:
-            return self._gradients(x, y, sample_weight, weights, connected)
+            return self._gradients(x, y, sample_weight, weights, share, connected)
 
         attend = tf.reduce_any(weights > 0)
-        scores, loss, summary, gradients = tf.cond(attend, attentive, plain) if self._supervised else plain()
+        if not self._supervised:
+            step_taken = plain()
+        elif distribution.has_collectives(self.classifier):
+            # Replicas cannot meet inside a condition: the terms are computed in every step, with weights of 0 at times.
+            step_taken = attentive()
+        else:
+            step_taken = tf.cond(attend, attentive, plain)
+        scores, loss, summary, gradients = step_taken
         variables = [self.trainable_variables[index] for index in connected]
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return self._report(x, y, sample_weight, scores, loss, summary, weights, tf.cast(attend, self._float))
@@ -266,8 +274,12 @@ class SharpenFocus(keras.Model):
             raise ValueError(f"{argument}: expected class numbers from -1 to {self.num_classes - 1}, got {ids}.")
         return np.broadcast_to(ids, (pictures,))
 
-    def _gradients(self, x: Any, y: Any, sample_weight: Any, weights: tf.Tensor | None, connected: list[int]) -> Any:
-        """Scores, unscaled loss of the replica, summary, and the gradients of the variables numbered in `connected`."""
+    def _gradients(
+        self, x: Any, y: Any, sample_weight: Any, weights: tf.Tensor | None, share: Any, connected: list[int]
+    ) -> Any:
+        """Scores, unscaled loss of the replica, summary, and the gradients of the variables numbered in `connected`;
+        the loss that is differentiated counts as much as the replica's `share` of the pictures.
+        """
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         with tf.GradientTape() as tape:
             if weights is None:
@@ -282,6 +294,8 @@ class SharpenFocus(keras.Model):
                 attention_loss = tf.reduce_sum(tf.stack(summary[: len(TERMS)]) * weights)
                 # Keras divides what goes through `compile(loss=...)` by the replicas; this does it for the rest.
                 total = loss + tf.cast(attention_loss / replicas, loss.dtype)
+            if replicas > 1:
+                total *= tf.cast(share, total.dtype)
             total = self.optimizer.scale_loss(total)
         gradients = tape.gradient(total, self.trainable_variables)
         connected[:] = [index for index, gradient in enumerate(gradients) if gradient is not None]
@@ -305,11 +319,11 @@ class SharpenFocus(keras.Model):
         if sample_weight is not None:
             sample_weight = tf.cast(sample_weight, self._float)
             weight *= tf.reduce_mean(tf.reshape(sample_weight, [tf.shape(valid)[0], -1]), axis=-1)
-        # As Keras' losses: the sum of weighted values over the number of pictures.
-        means = [tf.reduce_mean(tf.cast(term, self._float) * weight) for term in terms]
+        # As Keras' losses: the sum of weighted values over the number of pictures (0 for a replica that got none).
+        means = [_mean(tf.cast(term, self._float) * weight) for term in terms]
         found = [*(tf.reduce_max(attention.map, axis=(1, 2)) <= 0 for attention in maps), ~inner_alive, ~last_alive]
-        share = tf.reduce_mean(valid)
-        shares = [tf.math.divide_no_nan(tf.reduce_mean(tf.cast(each, self._float) * valid), share) for each in found]
+        share = _mean(valid)
+        shares = [tf.math.divide_no_nan(_mean(tf.cast(each, self._float) * valid), share) for each in found]
         return [*means, *shares, share]
 
     def _weights_at(self, step: tf.Tensor, training: bool) -> tf.Tensor:
@@ -416,6 +430,11 @@ class SharpenFocus(keras.Model):
         for key in TERMS:
             config[key] = Term(**config[key])
         return cls(**config)
+
+
+def _mean(values: tf.Tensor) -> tf.Tensor:
+    """The mean of a vector; 0 of an empty one."""
+    return tf.math.divide_no_nan(tf.reduce_sum(values), tf.cast(tf.size(values), values.dtype))
 
 
 def _as_explanation(scores: tf.Tensor, maps: Maps, classes: Classes) -> dict[str, tf.Tensor]:

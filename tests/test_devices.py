@@ -1,40 +1,79 @@
-"""Two replicas on logical devices, in processes of their own: devices can only be set up once."""
+"""Several replicas give what one gives: on logical devices, and as worker processes on the loopback address."""
 
+import json
+import os
+import socket
 import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from tests.conftest import ROOT
 
-SCRIPT = """
-import sys
-import keras, numpy as np, tensorflow as tf
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
-import sfocus_tf as sf
-from tests.conftest import crossentropy, pictures, tiny_classifier
-devices = ["CPU:0", "CPU:1"][: int(sys.argv[1])]
-with tf.distribute.MirroredStrategy(devices).scope():
-    keras.utils.set_random_seed(0)
-    term = sf.Term(1.0, warmup_steps=2)
-    model = sf.SharpenFocus(tiny_classifier(), separation_last=term, consistency=term, minimum_mass=0.0)
-    model.compile(keras.optimizers.SGD(0.05, 0.9), crossentropy(), metrics=["accuracy"])
-images, labels = pictures(16), np.arange(16) % 3
-history = model.fit(images, labels, batch_size=8, epochs=2, shuffle=False, verbose=0).history
-logs = model.evaluate(images, labels, batch_size=8, return_dict=True, verbose=0)
-values = [logs[key] for key in sorted(logs)] + [history[key][-1] for key in sorted(history)]
-np.savez(sys.argv[2], *model.classifier.get_weights(), values=values)
-"""
+
+def start(kind, replicas, normalised, output, cluster=None):
+    command = [sys.executable, "-m", "tests.replicated", kind, str(replicas), normalised, str(output)]
+    environment = os.environ | ({"TF_CONFIG": json.dumps(cluster)} if cluster else {})
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
-def test_two_replicas_equal_one(tmp_path):
-    """Weights, losses and metrics after four steps: attention terms are scaled for the replicas as Keras' loss is."""
-    results = []
-    for count in (1, 2):
-        path = tmp_path / f"{count}.npz"
-        subprocess.run([sys.executable, "-c", SCRIPT, str(count), str(path)], check=True, cwd=ROOT)
-        results.append(np.load(path))
-    one, two = results
+def finished(processes):
+    for process in processes:
+        printed, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, printed[-3000:]
+
+
+def free_ports(count):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def one_replica(tmp_path_factory):
+    """The results of a single replica, with and without normalisation."""
+    results = {}
+
+    def run(normalised):
+        if normalised not in results:
+            path = tmp_path_factory.mktemp("one") / "one.npz"
+            finished([start("mirrored", 1, normalised, path)])
+            results[normalised] = np.load(path)
+        return results[normalised]
+
+    return run
+
+
+def same(one, path):
+    """Weights after 21 steps, scores, and every loss and metric, in double precision; Keras computes the moments of
+    synchronised BatchNormalization in single.
+    """
+    other = np.load(path)
+    assert one.files == other.files and one["values"].size > 20
     for key in one.files:
-        np.testing.assert_allclose(one[key], two[key], rtol=1e-5, atol=1e-5, err_msg=key)
+        np.testing.assert_allclose(other[key], one[key], rtol=1e-6, atol=1e-6, err_msg=key)
+
+
+@pytest.mark.parametrize(("replicas", "normalised"), [(4, "no"), (2, "yes")])
+def test_logical_devices_equal_one(replicas, normalised, one_replica, tmp_path):
+    path = tmp_path / "several.npz"
+    finished([start("mirrored", replicas, normalised, path)])
+    same(one_replica(normalised), path)
+
+
+@pytest.mark.parametrize(("workers", "normalised"), [(3, "no"), (2, "yes")])
+def test_worker_processes_equal_one(workers, normalised, one_replica, tmp_path):
+    """Every worker ends with the same weights, and knows the metrics of the global batch."""
+    hosts = [f"127.0.0.1:{port}" for port in free_ports(workers)]
+    paths = [tmp_path / f"{number}.npz" for number in range(workers)]
+    clusters = [{"cluster": {"worker": hosts}, "task": {"type": "worker", "index": n}} for n in range(workers)]
+    finished(
+        [start("worker", workers, normalised, path, cluster) for path, cluster in zip(paths, clusters, strict=True)]
+    )
+    for path in paths:
+        same(one_replica(normalised), path)
