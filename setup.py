@@ -20,6 +20,7 @@ setuptools.setup(
     package_data={"sfocus_tf": ["py.typed", "report/templates/*.html", "data/caltech256/*[a-zA-Z]"]},
     install_requires=[
         "absl-py",
+        "etils",
         "importlib-resources",  # tensorflow-datasets imports it without asking for it
         "jinja2",
         "keras>=3.15,<4",

@@ -31,6 +31,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
 
 
 def _finetune(config: ml_collections.ConfigDict) -> None:
+    config.weights = "runs/ilsvrc2012-cross_entropy-0"  # where that run is by default
     config.epochs = 30
     config.optimizer.learning_rate = 0.01
 
