@@ -11,6 +11,7 @@
 Run the same command again after an interruption, and it goes on where it stopped.
 """
 
+import importlib
 import pathlib
 import sys
 
@@ -40,7 +41,7 @@ def with_config(argv: list[str]) -> list[str]:
     """The command line with the config file that `--dataset` picks, unless it names one itself.
 
     Raises:
-        ValueError: there is no config of that name.
+        ValueError: there is no config or variant of that name.
     """
     name = "scenes"
     for position, argument in enumerate(argv):
@@ -57,6 +58,9 @@ def with_config(argv: list[str]) -> list[str]:
         from sfocus_tf.naming import unknown  # here, as importing the package takes seconds
 
         raise unknown("dataset", name, [*known, "tfds:<name>"])
+    if variant:
+        # An unknown one is told here: absl would bury the message in a traceback.
+        importlib.import_module(f"configs.{file}").get_config(variant)
     return [argv[0], f"--config={_ROOT / 'configs' / file}.py:{variant}".rstrip(":"), *argv[1:]]
 
 

@@ -76,7 +76,7 @@ def varied(
     """
     known = {"": lambda config: None, "tiny": _tiny, **others}
     if variant not in known:
-        raise unknown(f"config: variant of {config.dataset!r}", variant, [name for name in known if name])
+        raise unknown(f"variant of {config.dataset}", variant, [name for name in known if name])
     known[variant](config)
     return config
 

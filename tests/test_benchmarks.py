@@ -101,8 +101,13 @@ def test_small_archives_of_the_original_layout(name, options, test_pictures, tmp
 def test_unknown_variants_are_refused():
     from configs import cub200
 
-    with pytest.raises(ValueError, match="variant of 'cub200'='resnet5' is not known. Did you mean 'resnet50'"):
+    with pytest.raises(ValueError, match="variant of cub200='resnet5' is not known. Did you mean 'resnet50'"):
         cub200.get_config("resnet5")
+    done = subprocess.run(
+        [sys.executable, "train.py", "--dataset=voc2012:tny"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "train.py: variant of voc2012='tny' is not known. Did you mean 'tiny'?" in done.stderr
 
 
 def finished_run(folder, method, seed, accuracy, attention="default"):
