@@ -37,6 +37,14 @@ _SHORTCUTS = (
 )  # fmt: skip
 
 
+def _dataset_and_variant(name: str) -> tuple[str, str]:
+    """`cub200:tiny` -> `cub200` and `tiny`; the names of TFDS keep their colon."""
+    if name.startswith("tfds:"):
+        return name, ""
+    dataset, _, variant = name.partition(":")
+    return dataset, variant
+
+
 def with_config(argv: list[str]) -> list[str]:
     """The command line with the config file that `--dataset` picks, unless it names one itself.
 
@@ -48,12 +56,13 @@ def with_config(argv: list[str]) -> list[str]:
         flag, _, value = argument.lstrip("-").partition("=")
         if argument.startswith("-") and flag == "dataset":
             name = value or (argv[position + 1] if position + 1 < len(argv) else "")
+    dataset, variant = _dataset_and_variant(name)
     if any(argument.lstrip("-").split("=")[0] == "config" for argument in argv[1:]):
-        if ":" in name and not name.startswith("tfds:"):
+        if variant:
             raise ValueError(f"dataset={name!r}: with --config, the variant is named there, as --config=FILE:VARIANT.")
         return argv
     known = sorted(path.stem for path in (_ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "common"))
-    file, _, variant = ("common", "", "") if name.startswith("tfds:") else name.partition(":")
+    file = "common" if dataset.startswith("tfds:") else dataset
     if file not in [*known, "common"]:
         from sfocus_tf.naming import unknown  # here, as importing the package takes seconds
 
@@ -72,7 +81,7 @@ def main(argv: list[str]) -> None:
     name = config.dataset
     if flags.FLAGS["dataset"].present:
         name = _DATASET.value
-        config.dataset = name if name.startswith("tfds:") else name.partition(":")[0]
+        config.dataset, _ = _dataset_and_variant(name)
     for flag in _SHORTCUTS:
         if flag.value is not None:
             config[flag.name] = flag.value

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sfocus_tf.data.source import Part, decode
+from sfocus_tf.data.source import Part, Record, Source, decode, indexed_keys
 
 _SLOW = 5000  # pictures from which on a progress bar is shown
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
@@ -32,6 +32,34 @@ def usable(paths: Sequence[str], part: Part) -> np.ndarray:
         return readable(paths, part.skip_corrupt)
     _all_there(paths)
     return np.ones(len(paths), bool)
+
+
+def labelled(
+    class_names: tuple[str, ...], paths: Sequence[str], labels: Sequence[int], numbers: np.ndarray, part: Part
+) -> Source:
+    """The source of pictures with one label each.
+
+    Args:
+        class_names: in the order of the label numbers.
+        paths: of all pictures.
+        labels: their class numbers.
+        numbers: which of them to take, by position.
+        part: what it says of corrupt pictures counts; see `usable`.
+
+    Raises:
+        FileNotFoundError: a picture is not there.
+        CorruptPictureError: a picture cannot be decoded.
+    """
+    good = usable([paths[number] for number in numbers], part)
+    skipped = tuple(paths[number] for number in numbers[~good])
+    table, label_table = tf.constant(paths), tf.constant(labels, tf.int32)
+
+    def read(number: tf.Tensor) -> Record:
+        return {"image": decode(tf.io.read_file(table[number])), "label": label_table[number]}
+
+    kept = numbers[good]
+    files = tuple(paths[number] for number in kept)
+    return Source(class_names, len(kept), indexed_keys(kept), read, files=files, skipped=skipped)
 
 
 def readable(paths: Sequence[str], skip_corrupt: bool) -> np.ndarray:

@@ -3,10 +3,8 @@
 import dataclasses
 import pathlib
 
-import tensorflow as tf
-
-from sfocus_tf.data.files import EXTENSIONS, existing_folder, usable
-from sfocus_tf.data.source import Part, Record, Source, decode, indexed_keys
+from sfocus_tf.data.files import EXTENSIONS, existing_folder, labelled
+from sfocus_tf.data.source import Part, Source
 
 _EXPECTED = "a folder with class folders in train/ and in test/ (or validation/, val/), as <split>/<class>/*.jpg"
 _EXPECTED_OF_IMAGENET = "class folders in train/ and val/, such as train/n01440764/*.JPEG and val/n01440764/*.JPEG"
@@ -78,16 +76,7 @@ def _source(folders: dict[str, pathlib.Path], part: Part, expected: str) -> Sour
     paths, labels = _pictures(folder, class_names)
     whole = part.split in folders and part.split != "train"
     numbers = (dataclasses.replace(part, split="test") if whole else part).numbers(len(paths))
-    good = usable([paths[number] for number in numbers], part)
-    skipped = tuple(paths[number] for number in numbers[~good])
-    table, label_table = tf.constant(paths), tf.constant(labels, tf.int32)
-
-    def read(number: tf.Tensor) -> Record:
-        return {"image": decode(tf.io.read_file(table[number])), "label": label_table[number]}
-
-    kept = numbers[good]
-    files = tuple(paths[number] for number in kept)
-    return Source(class_names, len(kept), indexed_keys(kept), read, files=files, skipped=skipped)
+    return labelled(class_names, paths, labels, numbers, part)
 
 
 def _classes(folder: pathlib.Path, expected: str) -> tuple[str, ...]:

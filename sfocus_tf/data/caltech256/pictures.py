@@ -6,14 +6,11 @@ Source: Griffin, Holub and Perona, "Caltech-256 Object Category Dataset", CNS-TR
 import hashlib
 import pathlib
 from collections.abc import Iterator
-from itertools import compress
 
-import numpy as np
-import tensorflow as tf
 from etils import epath
 
-from sfocus_tf.data.files import usable
-from sfocus_tf.data.source import Part, Record, Source, decode, indexed_keys
+from sfocus_tf.data.files import labelled
+from sfocus_tf.data.source import Part, Source
 
 LABELS = epath.Path(__file__).parent / "labels.txt"
 TRAIN_PICTURES = 60  # a class, as in section 4 of its paper
@@ -78,14 +75,5 @@ def source(data_dir: str | pathlib.Path, part: Part) -> Source:
     if folder is None:
         raise FileNotFoundError(f"data_dir={str(data_dir)!r} has no {_FOLDER}/001.ak47.")
     pictures = list(split_pictures(epath.Path(folder), part.split != "test"))
-    pictures = [pictures[number] for number in part.numbers(len(pictures))]
-    paths = [str(path) for path, _ in pictures]
-    good = usable(paths, part)
-    skipped, paths = tuple(compress(paths, ~good)), list(compress(paths, good))
-    table, labels = tf.constant(paths), tf.constant([label for _, label in compress(pictures, good)], tf.int32)
-
-    def read(number: tf.Tensor) -> Record:
-        return {"image": decode(tf.io.read_file(table[number])), "label": labels[number]}
-
-    keys = indexed_keys(np.arange(len(paths)))
-    return Source(tuple(LABELS.read_text().split()), len(paths), keys, read, files=tuple(paths), skipped=skipped)
+    paths, labels = [str(path) for path, _ in pictures], [label for _, label in pictures]
+    return labelled(tuple(LABELS.read_text().split()), paths, labels, part.numbers(len(pictures)), part)
