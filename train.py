@@ -6,12 +6,16 @@
   python train.py --dataset=voc2012:tiny --data_dir=<folder>   any recipe in a minute, to see that all is in place
   python train.py --method=cross_entropy                       the same without attention supervision
   python train.py --config.optimizer.learning_rate=0.01        any setting of configs/common.py
+  python train.py --strategy=mirrored --devices=GPU:0,GPU:1    several devices; docs/scaling.md has machines
   python train.py --config=my_config.py                        a config of your own
 
-Run the same command again after an interruption, and it goes on where it stopped.
+Run the same command again after an interruption, and it goes on where it stopped. Exit codes: 0 finished, 1 an error, with
+a message, 75 interrupted (SIGTERM came and the run was saved, or another worker is gone): the same command goes on.
 """
 
 import importlib
+import logging
+import os
 import pathlib
 import sys
 
@@ -32,8 +36,10 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Pictures a step.")
 _BACKBONE = flags.DEFINE_string("backbone", None, "Network, such as resnet20, efficientnet_lite0 or ResNet50.")
 _SKIP_CORRUPT = flags.DEFINE_bool("skip_corrupt", None, "Leave pictures that cannot be decoded out.")
 _DETERMINISTIC = flags.DEFINE_bool("deterministic", None, "The same bits in each run.")
+_STRATEGY = flags.DEFINE_string("strategy", None, "auto, one, mirrored, multi_worker or tpu.")
+_DEVICES = flags.DEFINE_list("devices", None, "Such as GPU:0,GPU:1; CPU:0,CPU:1 to try several replicas without GPUs.")
 _SHORTCUTS = (
-    _METHOD, _DATA_DIR, _SEED, _EPOCHS, _BATCH_SIZE, _BACKBONE, _SKIP_CORRUPT, _DETERMINISTIC
+    _METHOD, _DATA_DIR, _SEED, _EPOCHS, _BATCH_SIZE, _BACKBONE, _SKIP_CORRUPT, _DETERMINISTIC, _STRATEGY, _DEVICES
 )  # fmt: skip
 
 
@@ -84,12 +90,17 @@ def main(argv: list[str]) -> None:
         config.dataset, _ = _dataset_and_variant(name)
     for flag in _SHORTCUTS:
         if flag.value is not None:
-            config[flag.name] = flag.value
-    from sfocus_tf import results, training  # take seconds to import: not before the flags are known to be right
+            config[flag.name] = tuple(flag.value) if isinstance(flag.value, list) else flag.value
+    from sfocus_tf import faults, training  # take seconds to import: not before the flags are known to be right
 
+    logging.getLogger("tensorflow").setLevel(logging.WARNING)  # strategies tell of every reduction
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{name.replace(':', '-')}-{config.method}-{config.seed}")
-    found = training.run(config, workdir)
-    print(f"\n{results.table(found)}\n\nresults, checkpoints and attention.png: {workdir}", flush=True)
+    try:
+        training.run(config, workdir)
+    except faults.Interrupted as error:
+        print(f"train.py: {error}. The same command goes on.", file=sys.stderr, flush=True)
+        # Not sys.exit: TensorFlow's threads may wait for ever for a worker that is gone.
+        os._exit(faults.INTERRUPTED)
 
 
 def cli() -> None:

@@ -20,9 +20,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.deterministic = False  # the same bits in each run, at some cost of speed on GPUs
     config.precision = "float32"  # float32, mixed_float16 or mixed_bfloat16
     config.jit_compile = False  # compile the training step with XLA
+    # auto, one, mirrored (several GPUs), multi_worker (TF_CONFIG or Slurm) or tpu; see docs/scaling.md
+    config.strategy = "auto"
+    config.devices = ()  # such as GPU:0,GPU:1; all by default. CPU:0,CPU:1 to try several replicas without GPUs
+    config.synchronized = False  # BatchNormalization over the pictures of all replicas, instead of each one's own
 
     config.epochs = 10
-    config.batch_size = 128  # pictures a step
+    config.batch_size = 128  # pictures a step, of all replicas together
     config.image_size = config_dict.placeholder(int)  # height and width in pixels; the data set's usual by default
     config.augmentation = config_dict.placeholder(str)  # none, flip, pad_crop_flip, random_resized_crop; as usual
     # Share of the shorter side that the central window takes in evaluation; the whole picture, stretched, by default.
@@ -43,6 +47,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer = ml_collections.ConfigDict()
     config.optimizer.name = "sgd"  # sgd or adamw
     config.optimizer.learning_rate = 0.1
+    # The batch size that learning_rate is meant for, to scale it linearly to another one; as it is by default
+    config.optimizer.rate_for_batch = config_dict.placeholder(int)
     config.optimizer.schedule = "cosine"  # cosine to 0; step: a tenth at each of `drops`; constant
     config.optimizer.drops = (0.5, 0.75)  # step only: shares of the run; those of CIFAR by default (He et al. 2016)
     config.optimizer.warmup_epochs = 0.0  # epochs in which the rate grows from 0 (cosine only)

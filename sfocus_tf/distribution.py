@@ -1,21 +1,154 @@
-"""Training on several devices and machines: what Keras 3 lacks for it."""
+"""Training on several devices and machines: strategies by name, and what Keras 3 lacks for them."""
 
-from collections.abc import Callable
+import functools
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from sfocus_tf.naming import unknown
+
+STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu")
+
+
+def strategy(name: str = "auto", devices: Sequence[str] = ()) -> tf.distribute.Strategy:
+    """A strategy by name; to be called before TensorFlow is used for anything else.
+
+    Args:
+        name: "one" device; "mirrored", all GPUs of this machine or `devices`; "multi_worker", the processes that
+            TF_CONFIG or a Slurm job names, each with all its GPUs; "tpu", the one that TPU_NAME names or that is local;
+            "auto": multi_worker where there is such a TF_CONFIG or Slurm job, mirrored with several GPUs or `devices`,
+            else one.
+        devices: such as `("GPU:0", "GPU:1")`. `("CPU:0", "CPU:1")` divides the processor in two, to try it without GPUs.
+
+    Raises:
+        ValueError: an unknown name; devices that are not there, or of no use to the strategy; several workers without
+            TF_CONFIG or Slurm.
+    """
+    if name not in STRATEGIES:
+        raise unknown("strategy", name, STRATEGIES)
+    workers = _workers()
+    if name == "auto":
+        several = len(devices) > 1 or (not devices and len(tf.config.list_physical_devices("GPU")) > 1)
+        name = "multi_worker" if workers > 1 else "mirrored" if several else "one"
+    if devices and name in ("multi_worker", "tpu"):
+        raise ValueError(f"devices={','.join(devices)}: strategy={name} takes all devices of each process.")
+    devices = _present(devices)
+    if name == "multi_worker":
+        if not workers:
+            raise ValueError(
+                "strategy=multi_worker: expected TF_CONFIG in the environment, or a Slurm job with several tasks; "
+                "docs/scaling.md shows both."
+            )
+        return tf.distribute.MultiWorkerMirroredStrategy(_cluster())
+    if name == "mirrored":
+        return tf.distribute.MirroredStrategy(devices or None)
+    if name == "tpu":
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(os.environ.get("TPU_NAME", "local"))
+        return tf.distribute.TPUStrategy(resolver)
+    if len(devices) > 1:
+        raise ValueError(f"devices={','.join(devices)}: strategy=one takes one device; mirrored takes several.")
+    return tf.distribute.OneDeviceStrategy(devices[0]) if devices else tf.distribute.get_strategy()
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process is the one that writes files and prints: of several workers, the first."""
+    if not several_workers(strategy):
+        return True
+    resolver = strategy.cluster_resolver
+    if resolver.task_type == "chief":
+        return True
+    return resolver.task_type == "worker" and resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs
+
+
+def any_worker(strategy: tf.distribute.Strategy, here: bool) -> bool:
+    """Whether `here` is true on any of the workers; all of them have to ask, at the same step."""
+    if not several_workers(strategy):
+        return here
+    return float(_sum_over_replicas(strategy)(tf.constant(float(here)))) > 0
+
+
+@functools.cache
+def _sum_over_replicas(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor], tf.Tensor]:
+    @tf.function(autograph=False)
+    def total(value: tf.Tensor) -> tf.Tensor:
+        def of_replica() -> tf.Tensor:
+            on_replica = tf.identity(value)  # without a device of its own it could not be reduced
+            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, on_replica)
+
+        return strategy.experimental_local_results(strategy.run(of_replica))[0]
+
+    return total
+
+
+@contextmanager
+def folder_to_write(strategy: tf.distribute.Strategy, folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """`folder` for the chief, and for other workers a temporary one.
+
+    All workers take part when a model is saved, as some of its values are summed over them; one of them keeps the file.
+    """
+    if is_chief(strategy):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="sfocus_tf-worker-") as temporary:
+        yield pathlib.Path(temporary)
+
+
+def _workers() -> int:
+    """How many processes TF_CONFIG or a Slurm job names; 0 where neither does."""
+    if "TF_CONFIG" in os.environ:
+        jobs = json.loads(os.environ["TF_CONFIG"]).get("cluster", {})
+        return sum(len(jobs.get(kind, ())) for kind in ("chief", "worker"))
+    if "SLURM_PROCID" in os.environ and "SLURM_STEP_NODELIST" in os.environ:
+        tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+        return tasks if tasks > 1 else 0
+    return 0
+
+
+def _cluster() -> tf.distribute.cluster_resolver.ClusterResolver:
+    if "TF_CONFIG" in os.environ:
+        return tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    if shutil.which("nvidia-smi"):  # it divides a node's GPUs among the node's tasks
+        return tf.distribute.cluster_resolver.SlurmClusterResolver()
+    # It cannot do without GPUs: with one for each task, as many as a node ever has, and none of them set.
+    return tf.distribute.cluster_resolver.SlurmClusterResolver(gpus_per_node=1024, gpus_per_task=1, auto_set_gpu=False)
+
+
+def _present(devices: Sequence[str]) -> list[str]:
+    """Checks that there are such devices, and divides the processor where more CPUs are named than there are."""
+    if not devices:
+        return []
+    names = [device.strip().upper() for device in devices]
+    cpus = [int(name.partition(":")[2] or 0) for name in names if name.startswith("CPU")]
+    if cpus and max(cpus) > 0:
+        parts = [tf.config.LogicalDeviceConfiguration()] * (max(cpus) + 1)
+        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
+    there = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()]
+    for name in names:
+        if name not in there:
+            raise unknown("devices", name, there)
+    if len(set(names)) < len(names):
+        raise ValueError(f"devices={','.join(devices)}: each of them once.")
+    return names
+
 
 class ReplicatedModel(keras.Model):
     """A Keras model that can be trained by several workers, too.
 
-    Under MultiWorkerMirroredStrategy Keras 3 fails in two places (Keras issue 20585), which are mended here: it builds
-    a model from a batch that it cannot reduce to one, and it averages scalar logs along an axis that they lack.
+    Keras 3 fails in two places, which are mended here (Keras issue 20585): it builds a model from the mean of the
+    replicas' first batches, which there is not where they are uneven or on several workers; and with several workers it
+    averages scalar logs along an axis that they lack.
     """
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        if iterator is not None and several_workers(self.distribute_strategy):
+        if iterator is not None and self.distribute_strategy.num_replicas_in_sync > 1:
             spec = iterator._distributed_dataset.element_spec
             data_batch = tf.nest.map_structure(_of_one_replica, spec)
             iterator = None
@@ -55,10 +188,14 @@ def replica_share(pictures: tf.Tensor, dtype: str) -> tf.Tensor | float:
     return here * replicas / everywhere
 
 
+def normalisations(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+    """The model's BatchNormalization layers, those of nested models too."""
+    return [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+
+
 def has_collectives(model: keras.Model) -> bool:
     """Whether a call of the model in training communicates between replicas.
 
     Synchronised BatchNormalization does, under any strategy but the default one.
     """
-    synchronised = any(getattr(layer, "synchronized", False) for layer in model._flatten_layers())
-    return synchronised and tf.distribute.has_strategy()
+    return any(layer.synchronized for layer in normalisations(model)) and tf.distribute.has_strategy()

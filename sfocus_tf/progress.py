@@ -1,4 +1,4 @@
-"""Progress that can be read: a bar on a terminal, one line an epoch in a file."""
+"""Progress that can be read: a bar on a terminal, one line an epoch in a file; and the time that epochs take."""
 
 import sys
 import time
@@ -39,6 +39,33 @@ class Progress(keras.callbacks.Callback):
         text = "  ".join(f"{name} {value:.4f}" for name, value in values)
         seconds = time.monotonic() - self.begin
         print(f"epoch {epoch + 1}/{self.params['epochs']}  {seconds:.0f} s  {text}", flush=True)
+
+
+class Seconds(keras.callbacks.Callback):
+    """Logs how long each epoch's training steps took, validation left out."""
+
+    def __init__(self, before: float = 0.0):
+        """Sets up the callback; `before` are the seconds that the first epoch took in an earlier run."""
+        super().__init__()
+        self.before = before
+
+    def so_far(self) -> float:
+        """Seconds of the present epoch."""
+        return self.elapsed or self.before + time.monotonic() - self.begin
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Begins to count."""
+        self.begin = time.monotonic()
+        self.elapsed = 0.0
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        """Stops before validation."""
+        self.elapsed = self.so_far()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Logs."""
+        logs["seconds"] = self.so_far()
+        self.before = 0.0
 
 
 def _shown(logs: dict[str, Any]) -> list[tuple[str, float]]:

@@ -66,7 +66,7 @@ def collect(
     best = None
     if (folder / "best.keras").exists():
         checkpoints.load(model, folder / "best.keras")
-        best = {"epochs": checkpoints.epochs_done(folder / "best.keras"), "test": _headline(model, test)}
+        best = {"epochs": checkpoints.position(folder / "best.keras").epochs, "test": _headline(model, test)}
     return {
         "dataset": config.dataset,
         "method": config.method,
@@ -89,6 +89,7 @@ def collect(
         "machine": {
             "processor": platform.machine(),
             "devices": [d.device_type for d in tf.config.list_physical_devices()],
+            "replicas": model.distribute_strategy.num_replicas_in_sync,
         },
         "config": json.loads(config.to_json()),
     }
@@ -96,8 +97,9 @@ def collect(
 
 def _headline(model: SharpenFocus, test: Data) -> dict[str, float | None]:
     """Accuracy or mean average precision over the test split; `None` where it has no meaning."""
+    predict = tf.function(model.classifier, reduce_retracing=True, autograph=False)  # `predict` would want all workers
     parts = [
-        (model.predict_on_batch(batch["image"]), evaluation.countable(batch))
+        (predict(batch["image"], training=False).numpy(), evaluation.countable(batch))
         for batch in test.batches.as_numpy_iterator()
     ]
     name, value = evaluation.headline(*(np.concatenate(part) for part in zip(*parts, strict=True)))

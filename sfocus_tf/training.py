@@ -2,21 +2,19 @@
 
 import errno
 import json
-import math
 import pathlib
-import time
 from typing import Any
 
 import keras
 import ml_collections
 import tensorflow as tf
 
-from sfocus_tf import backbones, checkpoints, data, loading, report, results
+from sfocus_tf import backbones, checkpoints, data, distribution, faults, fitting, loading, results
 from sfocus_tf.data import Data
 from sfocus_tf.model import TERMS, SharpenFocus
 from sfocus_tf.naming import unknown
-from sfocus_tf.progress import Progress
 from sfocus_tf.recipes import recipe
+from sfocus_tf.workdir import WorkdirError, prepare, refuse_other
 
 METHODS = ("icasc", "cross_entropy")
 OPTIMIZERS = ("sgd", "adamw")
@@ -24,15 +22,12 @@ SCHEDULES = ("cosine", "step", "constant")
 _NOT_WRITABLE = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM)
 
 
-class WorkdirError(ValueError):
-    """The workdir cannot be used: another config's run is in it, or it cannot be written."""
-
-
 def run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
-    """Trains and evaluates a classifier, going on where an interrupted run in the same workdir stopped.
+    """Trains and evaluates a classifier and prints the results, going on where an interrupted run in the same workdir stopped.
 
     Leaves in the workdir: `config.json`, `data.json`, `history.csv`, `tensorboard/`, `last.keras`, `best.keras` (by
-    the validation pictures, where there are any), `results.json` and `attention.png`.
+    the validation pictures, where there are any), `results.json` and `attention.png`. Of several workers, which all
+    call this with the same folder on a file system they share, the chief writes.
 
     Args:
         config: every key of `configs/common.py`.
@@ -45,48 +40,92 @@ def run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[
         ValueError: a setting that is not valid, or data that are not as they should be.
         WorkdirError: the workdir has a run of another config, or cannot be written.
         FloatingPointError: a loss or a weight became NaN or infinite.
+        Interrupted: SIGTERM came, or another worker is gone; the same call goes on.
     """
     check(config)
-    folder = _prepare_workdir(config, pathlib.Path(workdir).expanduser())
-    if (folder / "results.json").exists():
-        return json.loads((folder / "results.json").read_text())
-    try:
-        return _run(config, folder)
-    except (OSError, tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError) as error:
-        if isinstance(error, OSError) and error.errno not in _NOT_WRITABLE:
-            raise
-        raise WorkdirError(f"workdir={str(folder)!r} can no longer be written: {error}") from error
-    except tf.errors.InvalidArgumentError as error:
-        if config.check_pictures or "image file format" not in str(error).lower():
-            raise
-        raise ValueError(
-            "a picture cannot be decoded. Once with --config.check_pictures=true says which, before training; with "
-            "--skip_corrupt too, such pictures are left out."
-        ) from error
+    strategy = distribution.strategy(config.strategy, config.devices)
+    stop = faults.Stop()
+    with stop.caught():  # only now, as TensorFlow's service for several workers catches signals itself
+        folder = prepare(config, pathlib.Path(workdir).expanduser(), distribution.is_chief(strategy))
+        try:
+            if not (folder / "results.json").exists():
+                with faults.told_of_lost_workers(strategy):
+                    _run(config, folder, strategy, stop)
+            found = json.loads((folder / "results.json").read_text())
+            if distribution.is_chief(strategy):
+                print(f"\n{results.table(found)}\n\nresults, checkpoints and attention.png: {folder}", flush=True)
+            return found
+        except (OSError, tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError) as error:
+            if isinstance(error, OSError) and error.errno not in _NOT_WRITABLE:
+                raise
+            raise WorkdirError(f"workdir={str(folder)!r} can no longer be written: {error}") from error
+        except tf.errors.InvalidArgumentError as error:
+            if config.check_pictures or "image file format" not in str(error).lower():
+                raise
+            raise ValueError(
+                "a picture cannot be decoded. Once with --config.check_pictures=true says which, before training; "
+                "with --skip_corrupt too, such pictures are left out."
+            ) from error
 
 
-def _run(config: ml_collections.ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
+def _run(
+    config: ml_collections.ConfigDict, folder: pathlib.Path, strategy: tf.distribute.Strategy, stop: faults.Stop
+) -> None:
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.seed)
     keras.mixed_precision.set_global_policy(config.precision)
+    chief = distribution.is_chief(strategy)
     resumed = (folder / "last.keras").exists()
     # Before the data are read, which may take long. A run that goes on needs no other's weights.
     start = None if resumed else _weights_to_start_from(config)
-    splits = _data(config)
-    model = _model(config, splits["train"], start)
+    splits = _data(config, chief)
+    with strategy.scope():
+        model = _model(config, splits["train"], start)
+    _refuse_empty_replicas(model, splits["train"], strategy.num_replicas_in_sync)
+    if chief:
+        print(_about_replicas(config, strategy), flush=True)
     about: dict[str, Any] = {"class_names": list(splits["train"].class_names)}
     about |= {split: part.source.size for split, part in splits.items()}
-    first = 0
+    position = checkpoints.Position(0)
     if resumed:
-        _refuse_other(folder, "data", json.loads((folder / "data.json").read_text()), about)
-        first = checkpoints.epochs_done(folder / "last.keras")
-        checkpoints.load(model, folder / "last.keras")
-    checkpoints.write_text(folder / "data.json", json.dumps(about, indent=2) + "\n")
-    seconds = _fit(config, model, splits, folder, first)
-    found = results.collect(config, model, splits, folder, seconds)
-    checkpoints.write_text(folder / "results.json", json.dumps(found, indent=2) + "\n")
-    return found
+        refuse_other(folder, "data", json.loads((folder / "data.json").read_text()), about)
+        position = checkpoints.position(folder / "last.keras")
+        with strategy.scope():
+            checkpoints.load(model, folder / "last.keras")
+    if chief:
+        checkpoints.write_text(folder / "data.json", json.dumps(about, indent=2) + "\n")
+    with distribution.folder_to_write(strategy, folder) as written, stop.after_saving(), strategy.scope():
+        seconds = fitting.fit(config, model, splits, folder, written, position, stop)
+    if chief:
+        found = results.collect(config, model, splits, folder, seconds)
+        checkpoints.write_text(folder / "results.json", json.dumps(found, indent=2) + "\n")
+    distribution.any_worker(strategy, False)  # the others wait: a worker that leaves would count as lost
+
+
+def _about_replicas(config: ml_collections.ConfigDict, strategy: tf.distribute.Strategy) -> str:
+    """What is spread over how many replicas, in a line."""
+    replicas = strategy.num_replicas_in_sync
+    rate = f"learning rate {_rate(config):g}"
+    if config.optimizer.rate_for_batch:
+        rate += f" ({config.optimizer.learning_rate:g} for {config.optimizer.rate_for_batch} pictures a batch)"
+    if replicas == 1:
+        return f"one device; {config.batch_size} pictures a batch; {rate}"
+    workers = strategy.extended._num_workers if distribution.several_workers(strategy) else 1
+    return (
+        f"{replicas} replicas on {workers} worker(s); {config.batch_size} pictures a batch, "
+        f"{config.batch_size // replicas} a replica; {rate}"
+    )
+
+
+def _refuse_empty_replicas(model: SharpenFocus, train: Data, replicas: int) -> None:
+    """BatchNormalization has no mean of no pictures: its averages would be NaN from then on."""
+    rest = train.source.size % train.batch_size
+    if 0 < rest < replicas and distribution.normalisations(model.classifier):
+        raise ValueError(
+            f"batch_size={train.batch_size}: the last batch of {train.source.size} pictures would have {rest} for "
+            f"{replicas} replicas, and BatchNormalization needs one for each. Another multiple of {replicas} may do."
+        )
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -96,6 +135,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         ("method", config.method, METHODS),
         ("config.optimizer.name", config.optimizer.name, OPTIMIZERS),
         ("config.optimizer.schedule", config.optimizer.schedule, SCHEDULES),
+        ("strategy", config.strategy, distribution.STRATEGIES),
         ("config.precision", config.precision, ("float32", "mixed_float16", "mixed_bfloat16")),
     ):
         if value not in valid:
@@ -115,46 +155,6 @@ def check(config: ml_collections.ConfigDict) -> None:
     recipe(config.attention, config.terms.to_dict()).arguments(1)
 
 
-def _prepare_workdir(config: ml_collections.ConfigDict, folder: pathlib.Path) -> pathlib.Path:
-    resolved = json.loads(config.to_json())
-    for key in ("attention_images_every", "check_pictures"):  # change nothing about the run
-        del resolved[key]
-    if resolved["data_dir"]:
-        resolved["data_dir"] = str(pathlib.Path(resolved["data_dir"]).expanduser().resolve())
-    path = folder / "config.json"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # A config whose run never got to its first checkpoint is no obstacle.
-        if any((folder / name).exists() for name in ("last.keras", "results.json")):
-            _refuse_other(folder, "config", json.loads(path.read_text()), resolved)
-        if not (folder / "results.json").exists():
-            checkpoints.write_text(path, json.dumps(resolved, indent=2, sort_keys=True) + "\n")
-    except OSError as error:
-        raise WorkdirError(f"workdir={str(folder)!r} cannot be written: {error}.") from error
-    return folder
-
-
-def _refuse_other(folder: pathlib.Path, what: str, there: dict[str, Any], here: dict[str, Any]) -> None:
-    there, here = _flat(there), _flat(here)
-    differing = [
-        f"{key}: {there.get(key)!r} there, {here.get(key)!r} now"
-        for key in sorted(there.keys() | here.keys())
-        if there.get(key) != here.get(key)
-    ]
-    if differing:
-        raise WorkdirError(
-            f"workdir={str(folder)!r} has a run of another {what}. Give another --workdir, or remove it.\n  "
-            + "\n  ".join(differing)
-        )
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
-    return flat
-
-
 def _weights_to_start_from(config: ml_collections.ConfigDict) -> pathlib.Path | None:
     """The file that `config.weights` names, or `None` where it names none."""
     if config.weights in (None, "none", "imagenet"):
@@ -167,7 +167,7 @@ def _weights_to_start_from(config: ml_collections.ConfigDict) -> pathlib.Path | 
         ) from error
 
 
-def _data(config: ml_collections.ConfigDict) -> dict[str, Data]:
+def _data(config: ml_collections.ConfigDict, chief: bool) -> dict[str, Data]:
     splits = {}
     for split in ("train", "validation", "test"):
         if split == "validation" and not config.validation_fraction:
@@ -187,7 +187,7 @@ def _data(config: ml_collections.ConfigDict) -> dict[str, Data]:
             seed=config.seed,
         )
         skipped = splits[split].source.skipped
-        if skipped:
+        if skipped and chief:
             print(f"{split}: left out {len(skipped)} corrupt picture(s), such as {skipped[0]}", flush=True)
     return splits
 
@@ -195,6 +195,8 @@ def _data(config: ml_collections.ConfigDict) -> dict[str, Data]:
 def _model(config: ml_collections.ConfigDict, train: Data, start: pathlib.Path | None) -> SharpenFocus:
     imagenet = "imagenet" if config.weights == "imagenet" else None
     classifier = backbones.create(config.backbone, len(train.class_names), train.image_size, imagenet, config.dropout)
+    for layer in distribution.normalisations(classifier):
+        layer.synchronized = config.synchronized
     if start is not None:
         loading.start_from(classifier, start)
     steps = config.epochs * train.steps
@@ -217,10 +219,16 @@ def _model(config: ml_collections.ConfigDict, train: Data, start: pathlib.Path |
     return model
 
 
+def _rate(config: ml_collections.ConfigDict) -> float:
+    """The learning rate for the batch size, scaled linearly (Goyal et al. 2017) where the config asks for it."""
+    settings = config.optimizer
+    return settings.learning_rate * config.batch_size / (settings.rate_for_batch or config.batch_size)
+
+
 def _optimizer(config: ml_collections.ConfigDict, steps_per_epoch: int) -> keras.optimizers.Optimizer:
     settings = config.optimizer
     total, warmup = config.epochs * steps_per_epoch, round(settings.warmup_epochs * steps_per_epoch)
-    rate: Any = settings.learning_rate
+    rate: Any = _rate(config)
     if settings.schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(
             0.0 if warmup else rate, max(total - warmup, 1), warmup_target=rate if warmup else None, warmup_steps=warmup
@@ -238,63 +246,3 @@ def _optimizer(config: ml_collections.ConfigDict, steps_per_epoch: int) -> keras
     if settings.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
-
-
-def _fit(
-    config: ml_collections.ConfigDict, model: SharpenFocus, splits: dict[str, Data], folder: pathlib.Path, first: int
-) -> float:
-    """Trains from epoch `first`; returns the seconds that all epochs took, earlier runs' included."""
-    train, validation = splits["train"], splits.get("validation")
-    monitor = None
-    if validation is not None:
-        monitor = "val_pr_auc" if train.multi_label else "val_accuracy"
-    history = folder / "history.csv"
-    rows = checkpoints.read_history(history, first)
-    best = max([row[monitor] for row in rows], default=-math.inf) if monitor else -math.inf
-    if first < config.epochs:
-        model.fit(
-            train.epochs(first, config.epochs),
-            epochs=config.epochs,
-            initial_epoch=first,
-            steps_per_epoch=train.steps,
-            validation_data=validation.batches if validation else None,
-            shuffle=False,  # the data come shuffled
-            verbose=0,
-            callbacks=[
-                Progress(),
-                keras.callbacks.TerminateOnNaN(),
-                _Seconds(),
-                keras.callbacks.CSVLogger(str(history), append=bool(rows)),
-                keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False),
-                *_attention_images(config, validation, folder),
-                checkpoints.Checkpoint(folder, monitor, best),
-            ],
-        )
-        rows = checkpoints.read_history(history, config.epochs)
-    return sum(row["seconds"] for row in rows)
-
-
-def _attention_images(
-    config: ml_collections.ConfigDict, validation: Data | None, folder: pathlib.Path
-) -> list[keras.callbacks.Callback]:
-    """What logs attention in some validation pictures, where the config asks for it and there are any."""
-    if not config.attention_images_every or validation is None:
-        return []
-    images, labels = results.examples(validation)
-    logs = folder / "tensorboard" / "attention"
-    every = config.attention_images_every
-    return [report.AttentionImages(logs, images, validation.class_names, labels, every)]
-
-
-class _Seconds(keras.callbacks.Callback):
-    """Logs how long the epoch's training steps took, validation left out."""
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.begin = time.monotonic()
-        self.elapsed = 0.0
-
-    def on_test_begin(self, logs: Any = None) -> None:
-        self.elapsed = self.elapsed or time.monotonic() - self.begin
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        logs["seconds"] = self.elapsed or time.monotonic() - self.begin

@@ -1,9 +1,11 @@
 """Trains a small model on so many replicas: `python -m tests.replicated mirrored|worker REPLICAS NORMALISED OUTPUT`.
 
-Workers are told apart by TF_CONFIG. Pictures, weights and steps are the same whatever the number of replicas; 21
-pictures in batches of 8 leave 5 for the last batch: uneven, and with 4 replicas one of them gets none.
+Workers are told apart by TF_CONFIG. Pictures, weights and steps are the same whatever the number of replicas. Without
+normalisation the pictures are dealt by `Data.replicated`: 25 of them in batches of 12 leave one for the last batch, and
+none for all replicas but the first. With it, an ordinary tf.data.Dataset goes to `fit`, as in a user's script.
 """
 
+import dataclasses
 import sys
 
 import keras
@@ -11,9 +13,28 @@ import numpy as np
 import tensorflow as tf
 
 import sfocus_tf as sf
+from sfocus_tf import distribution
+from sfocus_tf.data import Data, Source
+from sfocus_tf.data.source import indexed_keys
 from tests.conftest import crossentropy, pictures
 
-PICTURES = 21
+
+def numbered(count):
+    """So many pictures as a source."""
+    images, labels = tf.constant(pictures(count)), tf.constant(np.arange(count) % 3, tf.int32)
+
+    def read(key):
+        return {"image": images[key], "label": labels[key]}
+
+    return Source(("a", "b", "c"), count, indexed_keys(np.arange(count)), read)
+
+
+def dataset(count):
+    """The same as a dataset of a user's own."""
+    data = tf.data.Dataset.from_tensor_slices((pictures(count), np.arange(count) % 3)).batch(6)
+    sharding = tf.data.Options()
+    sharding.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return data.with_options(sharding)
 
 
 def classifier(normalised):
@@ -26,12 +47,8 @@ def classifier(normalised):
 
 
 def main(kind, replicas, normalised, output):
-    if kind == "worker":
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    else:
-        devices = [tf.config.LogicalDeviceConfiguration()] * replicas
-        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
-        strategy = tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(replicas)])
+    devices = [f"CPU:{number}" for number in range(replicas)] if kind == "mirrored" else []
+    strategy = distribution.strategy("auto" if kind == "worker" else "mirrored", devices)
     # A step of training with a steep mask on such small maps makes a difference a hundred times larger: with rounding
     # errors of float32, or a steep mask and large steps, no two orders of summation stay together for 21 steps.
     keras.config.set_floatx("float64")
@@ -41,16 +58,17 @@ def main(kind, replicas, normalised, output):
         options = {"separation_inner": term, "separation_last": term, "consistency": term}
         model = sf.SharpenFocus(classifier(normalised), **options, omega=5.0, minimum_mass=0.0)
         model.compile(keras.optimizers.SGD(0.02), crossentropy(), metrics=["accuracy"])
-    # Replicas of synchronised BatchNormalization count alike, so it wants even batches.
-    count = 18 if normalised else PICTURES
-    data = tf.data.Dataset.from_tensor_slices((pictures(count), np.arange(count) % 3)).batch(6 if normalised else 8)
-    sharding = tf.data.Options()
-    sharding.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    data = data.with_options(sharding)
-    history = model.fit(data, epochs=7, validation_data=data, verbose=0).history  # 21 steps
-    assert history["separation_last"][-1] > 0 and model.optimizer.iterations == 7 * len(data)
-    logs = model.evaluate(data, return_dict=True, verbose=0)
-    predicted = model.predict(data, verbose=0)
+    if normalised:  # replicas of synchronised BatchNormalization count alike, so it wants even batches
+        train, validation, steps = dataset(18), dataset(18), None
+    else:
+        data = Data(numbered(25), 12, 8, training=True, augmentation="flip", seed=3)
+        train, steps = data.replicated(strategy, 0, 7), data.steps
+        validation = dataclasses.replace(data, training=False).replicated(strategy, 0, None)
+    given = {"epochs": 7, "steps_per_epoch": steps, "validation_data": validation, "validation_steps": steps}
+    history = model.fit(train, **given, verbose=0, shuffle=False).history  # 21 steps
+    assert history["separation_last"][-1] > 0 and model.optimizer.iterations == 21
+    logs = model.evaluate(dataset(18), return_dict=True, verbose=0)
+    predicted = model.predict(dataset(18), verbose=0)
     values = [logs[key] for key in sorted(logs)] + [history[key][-1] for key in sorted(history)]
     np.savez(output, *model.classifier.get_weights(), values=np.ravel(values), predicted=predicted)
 

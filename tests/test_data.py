@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 from sfocus_tf import data
-from sfocus_tf.data import pipeline, scenes
+from sfocus_tf.data import augmentation as augmentations
+from sfocus_tf.data import scenes
 
 COLOURS = {"apple": (250, 10, 10), "plum": (10, 10, 250)}
 
@@ -105,7 +106,7 @@ def test_boxes_and_masks_follow_the_picture(augmentation):
     for number in range(12):
         seed = tf.constant([3, number], tf.int64)
         record = {
-            key: value.numpy() for key, value in pipeline.augment(labelled_picture(), augmentation, 32, seed).items()
+            key: value.numpy() for key, value in augmentations.augment(labelled_picture(), augmentation, 32, seed).items()
         }
         assert record["image"].shape == (32, 32, 3) and record["mask"].shape == (32, 32, 1)
         assert record["box_labels"][1] == -1
@@ -121,9 +122,9 @@ def test_boxes_and_masks_follow_the_picture(augmentation):
 
 
 def test_crop_drops_boxes_outside():
-    record = pipeline.crop(labelled_picture(), tf.constant([0, 0, 5, 10]))
+    record = augmentations.crop(labelled_picture(), tf.constant([0, 0, 5, 10]))
     assert record["box_labels"].numpy().tolist() == [-1, -1] and not record["boxes"].numpy().any()
-    half = pipeline.crop(labelled_picture(), tf.constant([5, 20, 15, 40]))
+    half = augmentations.crop(labelled_picture(), tf.constant([5, 20, 15, 40]))
     np.testing.assert_allclose(half["boxes"][0], [0, 0, 1, 0.5], atol=1e-6)
 
 

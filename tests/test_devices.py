@@ -1,29 +1,42 @@
 """Several replicas give what one gives: on logical devices, and as worker processes on the loopback address."""
 
+import csv
 import json
 import os
 import socket
 import subprocess
 import sys
+import time
 
+import keras
 import numpy as np
 import pytest
 
+from sfocus_tf import checkpoints
 from tests.conftest import ROOT
+from tests.test_training import FILES
 
 
 def start(kind, replicas, normalised, output, cluster=None):
-    command = [sys.executable, "-m", "tests.replicated", kind, str(replicas), normalised, str(output)]
+    return python("tests.replicated", kind, str(replicas), normalised, str(output), cluster=cluster)
+
+
+def python(module, *arguments, cluster=None):
     environment = os.environ | ({"TF_CONFIG": json.dumps(cluster)} if cluster else {})
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+        [sys.executable, "-m", module, *arguments], cwd=ROOT, env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
 
 
-def finished(processes):
+def finished(processes, code=0):
+    """What each of them printed."""
+    all_printed = []
     for process in processes:
         printed, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, printed[-3000:]
+        assert process.returncode == code, printed[-3000:]
+        all_printed.append(printed)
+    return all_printed
 
 
 def free_ports(count):
@@ -32,6 +45,12 @@ def free_ports(count):
     for each in sockets:
         each.close()
     return ports
+
+
+def clusters(workers):
+    """TF_CONFIG of each."""
+    hosts = [f"127.0.0.1:{port}" for port in free_ports(workers)]
+    return [{"cluster": {"worker": hosts}, "task": {"type": "worker", "index": n}} for n in range(workers)]
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +88,71 @@ def test_logical_devices_equal_one(replicas, normalised, one_replica, tmp_path):
 @pytest.mark.parametrize(("workers", "normalised"), [(3, "no"), (2, "yes")])
 def test_worker_processes_equal_one(workers, normalised, one_replica, tmp_path):
     """Every worker ends with the same weights, and knows the metrics of the global batch."""
-    hosts = [f"127.0.0.1:{port}" for port in free_ports(workers)]
     paths = [tmp_path / f"{number}.npz" for number in range(workers)]
-    clusters = [{"cluster": {"worker": hosts}, "task": {"type": "worker", "index": n}} for n in range(workers)]
-    finished(
-        [start("worker", workers, normalised, path, cluster) for path, cluster in zip(paths, clusters, strict=True)]
-    )
+    started = zip(paths, clusters(workers), strict=True)
+    finished([start("worker", workers, normalised, path, cluster) for path, cluster in started])
     for path in paths:
         same(one_replica(normalised), path)
+
+
+def settings(workdir, *more):
+    """Flags of a small run with normalisation, dropout and augmentation: 26 steps an epoch."""
+    return (
+        "--dataset=scenes:tiny", f"--workdir={workdir}", "--config.image_size=16", "--config.examples=104",
+        "--batch_size=4", "--epochs=3", "--deterministic", "--config.dropout=0.2", *more,
+    )  # fmt: skip
+
+
+def weights(workdir):
+    return keras.models.load_model(workdir / "last.keras").get_weights()
+
+
+def test_train_on_two_devices_is_the_same_to_the_bit_after_sigterm(tmp_path):
+    devices = "--devices=CPU:0,CPU:1"
+    (printed,) = finished([python("train", *settings(tmp_path / "whole", devices))])
+    assert "2 replicas on 1 worker(s); 4 pictures a batch, 2 a replica; learning rate 0.005" in printed
+    stopped = settings(tmp_path / "stopped", devices)
+    finished([python("tests.faulty_train", "sigterm", "1", "2", *stopped)], code=75)
+    assert checkpoints.position(tmp_path / "stopped" / "last.keras")[:2] == (1, 3)
+    finished([python("train", *stopped)])
+    for one, other in zip(weights(tmp_path / "whole"), weights(tmp_path / "stopped"), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_train_with_two_workers_stops_together_and_goes_on(tmp_path):
+    """The second worker gets SIGTERM; both stop at the same step, saved once, and the same command finishes the run."""
+    workdir = tmp_path / "run"
+    flags = settings(workdir, "--config.synchronized")
+    first, second = clusters(2)
+    one = python("train", *flags, cluster=first)
+    other = python("tests.faulty_train", "sigterm", "1", "2", *flags, cluster=second)
+    for printed in finished([one, other], code=75):
+        assert "saved after step 10 of epoch 2. The same command goes on" in printed
+    assert checkpoints.position(workdir / "last.keras")[:2] == (1, 10)
+    printed = finished([python("train", *flags, cluster=cluster) for cluster in clusters(2)])
+    assert "accuracy" in printed[0] and "accuracy" not in printed[1], "the chief alone reports"
+    assert {path.name for path in workdir.iterdir()} == FILES
+    results = json.loads((workdir / "results.json").read_text())
+    assert results["machine"]["replicas"] == 2 and results["epochs"] == 3
+    assert [row["epoch"] for row in csv.DictReader((workdir / "history.csv").open())] == ["0", "1", "2"]
+
+
+def test_a_worker_that_is_killed_ends_the_others_with_a_message(tmp_path):
+    workdir = tmp_path / "run"
+    flags = settings(workdir, "--config.epochs=200", "--epochs=200")
+    one, other = (python("train", *flags, cluster=cluster) for cluster in clusters(2))
+    deadline = time.monotonic() + 200
+    while not (workdir / "last.keras").exists():
+        assert time.monotonic() < deadline and other.poll() is None
+        time.sleep(0.05)
+    other.kill()
+    killed = time.monotonic()
+    (printed,) = finished([one], code=75)
+    assert time.monotonic() - killed < 60 and "another worker is gone" in printed
+    other.communicate()
+
+
+def test_a_last_batch_that_leaves_a_replica_without_pictures_is_refused_with_normalisation(tmp_path):
+    flags = settings(tmp_path / "run", "--devices=CPU:0,CPU:1,CPU:2,CPU:3", "--config.examples=105")
+    (printed,) = finished([python("train", *flags)], code=1)
+    assert "batch_size=4: the last batch of 105 pictures would have 1 for 4 replicas" in printed

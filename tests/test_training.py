@@ -1,6 +1,7 @@
 """train.py from the outside: what it leaves, how it goes on, what it refuses."""
 
 import csv
+import dataclasses
 import json
 import pathlib
 import resource
@@ -14,7 +15,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from sfocus_tf import checkpoints, recipes
+from sfocus_tf import checkpoints, data, recipes
 from tests.conftest import ROOT
 
 FILES = {
@@ -51,6 +52,12 @@ def arguments(data_dir, workdir, *more):
         "--backbone=resnet8", "--batch_size=16", "--config.image_size=16", "--epochs=4", "--deterministic",
         "--config.optimizer.learning_rate=0.02", "--config.dropout=0.2", *more,
     ]  # fmt: skip
+
+
+def run_with(fault, *args):
+    """See tests/faulty_train.py."""
+    command = [sys.executable, "-m", "tests.faulty_train", *fault, *arguments(*args)[2:]]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
 
 
 def run(*args, check=True, **kwargs):
@@ -114,6 +121,36 @@ def test_killed_in_mid_epoch_and_run_again_gives_the_same_bits(finished, small, 
         assert [row["epoch"] for row in csv.DictReader(file)] == ["0", "1", "2", "3"]
 
 
+def test_sigterm_in_mid_epoch_saves_and_the_same_command_goes_on_to_the_same_bits(finished, small, tmp_path):
+    workdir = tmp_path / "run"
+    done = run_with(("sigterm", "2", "1"), small, workdir)
+    assert done.returncode == 75 and "saved after step 2 of epoch 3. The same command goes on" in done.stderr
+    assert checkpoints.position(workdir / "last.keras")[:2] == (2, 2)
+    run(small, workdir)
+    for one, other in zip(weights(finished[0]), weights(workdir), strict=True):
+        np.testing.assert_array_equal(one, other)
+    histories = []
+    for folder in (finished[0], workdir):
+        with open(folder / "history.csv") as file:
+            histories.append([{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)])
+    assert histories[0] == histories[1], "the epoch that was interrupted has the metrics of all its steps"
+
+
+def test_a_loss_that_becomes_nan_is_told_with_step_term_and_pictures(small, tmp_path):
+    workdir = tmp_path / "run"
+    done = run_with(("nan", "1", "0"), small, workdir)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "classification_loss" in done.stderr and "step 2 of epoch 2" in done.stderr and "is intact" in done.stderr
+    told = json.loads((workdir / "nan.json").read_text())
+    assert (told["epoch"], told["step"]) == (2, 2) and "classification_loss" in told["not_finite"]
+    train = data.load("folder", "train", data_dir=small, batch_size=16, image_size=16, validation_fraction=0.1)
+    train = dataclasses.replace(train, augmentation="none")
+    batches = list(train.epochs(1, 2).as_numpy_iterator())
+    for key, (images, _) in (("pictures_of_the_step_before", batches[0]), ("pictures", batches[1])):
+        named = np.stack([np.asarray(PIL.Image.open(path)) for path in told[key]])
+        np.testing.assert_array_equal(named, images)
+
+
 def test_another_config_in_the_same_workdir_is_refused(finished, small):
     done = run(small, finished[0], "--seed=5", "--config.terms.theta=0.7", check=False)
     assert done.returncode == 1
@@ -171,7 +208,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_intact(tmp_path):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with pytest.raises(OSError, match="checkpoint of epoch 2 could not be written.*of an earlier epoch is intact"):
+        with pytest.raises(OSError, match="checkpoint of epoch 2 could not be written.*written before, is intact"):
             callback.on_epoch_end(1, {"loss": 1.0})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -195,7 +232,7 @@ def test_best_is_kept_and_a_model_gone_to_nan_is_never_written(tmp_path):
     assert not (tmp_path / "best.keras").exists()
     epoch(2, 1.0, 0.7)
     epoch(3, 1.0, 0.6)
-    with pytest.raises(FloatingPointError, match="loss became NaN or infinite in epoch 5.*earlier epoch is intact"):
+    with pytest.raises(FloatingPointError, match="loss became NaN or infinite in epoch 5.*written before, is intact"):
         epoch(4, float("nan"), 0.9)
     with pytest.raises(FloatingPointError, match="kernel became NaN"):
         epoch(float("inf"), 1.0, 0.9)
@@ -206,6 +243,7 @@ def test_history_is_cut_to_the_epochs_that_are_saved(tmp_path):
     path = tmp_path / "history.csv"
     path.write_text("epoch,loss\n0,1.5\n1,1.25\n2,1.0\n3,0.")
     assert checkpoints.read_history(path, 2) == [{"epoch": 0, "loss": 1.5}, {"epoch": 1, "loss": 1.25}]
+    checkpoints.cut_history(path, 2)
     assert path.read_text() == "epoch,loss\n0,1.5\n1,1.25\n"
     assert checkpoints.read_history(tmp_path / "none.csv", 2) == []
 

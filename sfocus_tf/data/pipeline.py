@@ -1,4 +1,4 @@
-"""From records to batches: cropping, flipping and resizing, with boxes and masks following the picture.
+"""From records to batches, on one device or dealt to many.
 
 Every random choice is a function of (seed, epoch, position in the epoch), so that a run can be repeated, and resumed
 at any epoch, whatever the number of threads.
@@ -6,13 +6,14 @@ at any epoch, whatever the number of threads.
 
 import dataclasses
 import functools
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+from sfocus_tf.data.augmentation import AUGMENTATIONS, augment, central_window, crop, resize
 from sfocus_tf.data.source import Record, Source
 from sfocus_tf.naming import unknown
-
-AUGMENTATIONS = ("none", "flip", "pad_crop_flip", "random_resized_crop")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,17 +85,89 @@ class Data:
         batches = self._batches_of(tf.data.Dataset.range(first, last))
         return batches.apply(tf.data.experimental.assert_cardinality(count)).prefetch(tf.data.AUTOTUNE)
 
-    def _batches_of(self, epochs: tf.data.Dataset) -> tf.data.Dataset:
+    def replicated(self, strategy: tf.distribute.Strategy, first: int, last: int | None, skip: int = 0) -> Any:
+        """`epochs` for `fit` under a strategy: each worker reads and decodes its own part of every batch only.
+
+        Together the replicas have the pictures of the one batch that `epochs` would give; an incomplete batch is dealt
+        evenly, so that the replicas' numbers of pictures differ by one at most.
+
+        Args:
+            strategy: whose replicas share a batch.
+            first, last: as for `epochs`; without a last one they never end.
+            skip: batches of the first epoch to leave out, as a run that goes on has seen them.
+
+        Returns:
+            A `tf.distribute.DistributedDataset` (for a single replica a `tf.data.Dataset`).
+
+        Raises:
+            ValueError: the batch size is no multiple of the number of replicas.
+        """
+        replicas = strategy.num_replicas_in_sync
+        numbers = tf.data.Dataset.range(first, tf.int64.max if last is None else last)
+        if replicas == 1:
+            return self._batches_of(numbers, skip=skip).prefetch(tf.data.AUTOTUNE)
+        if self.batch_size % replicas:
+            below, above = (self.batch_size // replicas + more for more in (0, 1))
+            nearest = " or ".join(str(replicas * each) for each in (below, above) if each)
+            raise ValueError(
+                f"batch_size={self.batch_size}: expected a multiple of the {replicas} replicas, such as {nearest}."
+            )
+
+        def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            here = replicas // context.num_input_pipelines
+            batches = self._batches_of(numbers, context.num_input_pipelines, context.input_pipeline_id, skip)
+            if here > 1:
+                batches = batches.flat_map(lambda images, labels: _dealt((images, labels), here))
+            return batches.prefetch(tf.data.AUTOTUNE)
+
+        return strategy.distribute_datasets_from_function(of_worker)
+
+    def place_names(self, epoch: int, step: int) -> list[str]:
+        """Which pictures make up the batch of a step: their files' paths, or their numbers in the source.
+
+        Args:
+            epoch: number of the epoch.
+            step: number of the batch in the epoch.
+        """
+        seed = tf.constant(self._order_seed(epoch), tf.int64) if self.training else None
+        keys = self.source.keys(seed).skip(step * self.batch_size).take(self.batch_size)
+        if isinstance(keys.element_spec, dict):  # records of TFDS have no number
+            first = step * self.batch_size
+            return [f"picture {first + position} of epoch {epoch}'s order" for position in range(len(list(keys)))]
+        numbers = [int(key) for key in keys]
+        if not self.source.files:
+            return [f"picture {number}" for number in numbers]
+        in_order = np.fromiter((int(key) for key in self.source.keys(None)), np.int64)
+        return [self.source.files[position] for position in np.searchsorted(in_order, numbers)]
+
+    def _order_seed(self, epoch: Any) -> Any:
+        return self.seed * 1_000_003 + epoch
+
+    def _batches_of(
+        self, epochs: tf.data.Dataset, workers: int = 1, worker: int = 0, skip: int = 0
+    ) -> tf.data.Dataset:
+        """A worker's part of the batches: every `workers`-th picture of each, from the one numbered `worker` on."""
+        per_worker = self.batch_size // workers
+
         @tf.autograph.experimental.do_not_convert
         def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-            seed = self.seed * 1_000_003 + epoch if self.training else None
-            numbered = self.source.keys(seed).enumerate()
+            numbered = self.source.keys(self._order_seed(epoch) if self.training else None).enumerate()
+            if skip:
+                done = tf.where(tf.equal(epoch, first), tf.constant(skip * self.batch_size, tf.int64), 0)
+                numbered = numbered.skip(done)
+            if workers > 1:
+                numbered = numbered.shard(workers, worker)
             records = numbered.map(
                 lambda position, key: self._example(key, tf.stack([epoch, position])),
                 num_parallel_calls=tf.data.AUTOTUNE,
             )
-            return records.batch(self.batch_size, num_parallel_calls=tf.data.AUTOTUNE)
+            batches = records.batch(per_worker, num_parallel_calls=tf.data.AUTOTUNE)
+            rest = self.source.size % self.batch_size
+            if 0 < rest <= worker:  # the last batch has no picture for this worker, which has to take part all the same
+                batches = batches.concatenate(tf.data.Dataset.from_tensors(_none_of(batches.element_spec)))
+            return batches
 
+        first = next(iter(epochs)) if skip else 0
         return epochs.flat_map(one_epoch)
 
     def _example(self, key: tf.Tensor, place: tf.Tensor) -> Record | tuple[tf.Tensor, tf.Tensor]:
@@ -105,132 +178,20 @@ class Data:
             record = augment(record, self.augmentation, self.image_size, seed)
         else:
             if self.center_crop is not None:
-                record = crop(record, _central_window(tf.shape(record["image"])[:2], self.center_crop))
+                record = crop(record, central_window(tf.shape(record["image"])[:2], self.center_crop))
             record = resize(record, self.image_size)
         return record if self.regions else (record["image"], record["label"])
 
 
-def augment(record: Record, augmentation: str, size: int, seed: tf.Tensor) -> Record:
-    """One of the usual augmentations, at random.
-
-    - "flip": left and right are exchanged half of the time.
-    - "pad_crop_flip": CIFAR's (He et al. 2016): the picture is resized, padded by an eighth of its size on each side
-      (4 pixels of 32), and a window of its size cut out; then "flip".
-    - "random_resized_crop": ImageNet's (Szegedy et al. 2015): a window of 8 to 100 % of the area with an aspect ratio
-      from 3/4 to 4/3; then "flip".
-
-    Args:
-        record: see `Source`.
-        augmentation: one of `AUGMENTATIONS`.
-        size: height and width of the result, in pixels.
-        seed: `[2]`, decides every choice.
-
-    Returns:
-        The record, with `image` float32 in [0, 255], and boxes and masks changed with it.
-    """
-    if augmentation == "pad_crop_flip":
-        record = _shifted(resize(record, size), size // 8, seed)
-    elif augmentation == "random_resized_crop":
-        record = resize(crop(record, _random_window(tf.shape(record["image"])[:2], seed)), size)
-    else:
-        record = resize(record, size)
-    if augmentation == "none":
-        return record
-    flip = tf.random.stateless_uniform([], tf.random.fold_in(seed, 1)) < 0.5
-    return tf.cond(flip, lambda: flip_left_right(record), lambda: dict(record))
+def _dealt(batch: Any, replicas: int) -> tf.data.Dataset:
+    """A worker's batch as one batch for each of its replicas, in turn."""
+    parts = [tf.nest.map_structure(lambda x, start=start: x[start::replicas], batch) for start in range(replicas)]
+    dataset = tf.data.Dataset.from_tensors(parts[0])
+    for part in parts[1:]:
+        dataset = dataset.concatenate(tf.data.Dataset.from_tensors(part))
+    return dataset
 
 
-def resize(record: Record, size: int) -> Record:
-    """The whole picture and its masks at `size` x `size` pixels (boxes are shares, and stay); `image` as float32."""
-    record = dict(record)
-    image = record["image"]
-    shape = tf.constant([size, size])
-
-    def scaled() -> tf.Tensor:
-        return tf.clip_by_value(tf.image.resize(image, shape, antialias=True), 0.0, 255.0)
-
-    same = tf.reduce_all(tf.shape(image)[:2] == shape)
-    record["image"] = tf.ensure_shape(tf.cond(same, lambda: tf.cast(image, tf.float32), scaled), [size, size, 3])
-    for key in record.keys() & {"mask", "part_mask"}:
-        record[key] = tf.image.resize(record[key], shape, method="nearest")
-    return record
-
-
-def flip_left_right(record: Record) -> Record:
-    """The mirrored record."""
-    record = dict(record)
-    for key in record.keys() & {"image", "mask", "part_mask"}:
-        record[key] = tf.reverse(record[key], axis=[1])
-    if "boxes" in record:
-        y0, x0, y1, x1 = tf.unstack(record["boxes"], axis=-1)
-        flipped = tf.stack([y0, 1 - x1, y1, 1 - x0], axis=-1)
-        record["boxes"] = tf.where(record["box_labels"][:, tf.newaxis] >= 0, flipped, record["boxes"])
-    return record
-
-
-def crop(record: Record, window: tf.Tensor) -> Record:
-    """The part of a record inside a window.
-
-    Args:
-        record: see `Source`.
-        window: `[4]` int32, `ymin, xmin, ymax, xmax` in pixels, inside the picture.
-
-    Returns:
-        The record; boxes are cut at the window, and those outside it are dropped (label -1).
-    """
-    record = dict(record)
-    height, width = tf.unstack(tf.cast(tf.shape(record["image"])[:2], tf.float32))
-    y0, x0, y1, x1 = tf.unstack(window)
-    for key in record.keys() & {"image", "mask", "part_mask"}:
-        record[key] = record[key][y0:y1, x0:x1]
-    if "boxes" in record:
-        scale = tf.stack([height, width, height, width])
-        start = tf.cast(tf.stack([y0, x0, y0, x0]), tf.float32)
-        extent = tf.cast(tf.stack([y1 - y0, x1 - x0, y1 - y0, x1 - x0]), tf.float32)
-        record.update(_kept_boxes((record["boxes"] * scale - start) / extent, record["box_labels"]))
-    return record
-
-
-def _kept_boxes(boxes: tf.Tensor, labels: tf.Tensor) -> Record:
-    boxes = tf.clip_by_value(boxes, 0.0, 1.0)
-    kept = (labels >= 0) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    return {
-        "boxes": tf.where(kept[:, tf.newaxis], boxes, tf.zeros_like(boxes)),
-        "box_labels": tf.where(kept, labels, -tf.ones_like(labels)),
-    }
-
-
-def _shifted(record: Record, pad: int, seed: tf.Tensor) -> Record:
-    """The picture moved by up to `pad` pixels each way, zeros coming in."""
-    record = dict(record)
-    size = tf.shape(record["image"])[0]
-    offset = tf.random.stateless_uniform([2], seed, 0, 2 * pad + 1, tf.int32)
-    for key in record.keys() & {"image", "mask", "part_mask"}:
-        shape = record[key].shape
-        padded = tf.pad(record[key], [[pad, pad], [pad, pad], [0, 0]])
-        record[key] = tf.ensure_shape(padded[offset[0] : offset[0] + size, offset[1] : offset[1] + size], shape)
-    if "boxes" in record:
-        move = tf.cast(pad - tf.tile(offset, [2]), tf.float32) / tf.cast(size, tf.float32)
-        record.update(_kept_boxes(record["boxes"] + move, record["box_labels"]))
-    return record
-
-
-def _central_window(shape: tf.Tensor, share: float) -> tf.Tensor:
-    """The central square window with a share of the shorter side; `[4]` int32 in pixels."""
-    extent = tf.cast(tf.round(share * tf.cast(tf.reduce_min(shape), tf.float32)), tf.int32)
-    extent = tf.maximum(extent, 1)
-    start = (shape - extent) // 2
-    return tf.concat([start, start + extent], axis=0)
-
-
-def _random_window(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """A window of random area, aspect ratio and place; `[4]` int32 in pixels."""
-    area, log_ratio, *place = tf.unstack(tf.random.stateless_uniform([4], seed))
-    size = tf.cast(shape, tf.float32)
-    area = (0.08 + 0.92 * area) * size[0] * size[1]
-    ratio = tf.exp((2.0 * log_ratio - 1.0) * tf.math.log(4.0 / 3.0))
-    extent = tf.round(tf.stack([tf.sqrt(area / ratio), tf.sqrt(area * ratio)]))
-    extent = tf.clip_by_value(extent, tf.minimum(2.0, size), size)
-    start = tf.floor(tf.stack(place) * (size - extent + 1.0))
-    start = tf.minimum(start, size - extent)
-    return tf.cast(tf.concat([start, start + extent], axis=0), tf.int32)
+def _none_of(spec: Any) -> Any:
+    """A batch without pictures."""
+    return tf.nest.map_structure(lambda x: tf.zeros([0, *x.shape[1:]], x.dtype), spec)

@@ -1,0 +1,105 @@
+"""The training of a run: epochs, callbacks, and going on in the middle of one."""
+
+import math
+import pathlib
+from typing import Any
+
+import keras
+import ml_collections
+
+from sfocus_tf import checkpoints, distribution, faults, report, results
+from sfocus_tf.checkpoints import Position
+from sfocus_tf.data import Data
+from sfocus_tf.model import SharpenFocus
+from sfocus_tf.progress import Progress, Seconds
+
+
+def fit(
+    config: ml_collections.ConfigDict,
+    model: SharpenFocus,
+    splits: dict[str, Data],
+    folder: pathlib.Path,
+    written: pathlib.Path,
+    position: Position,
+    stop: faults.Stop,
+) -> float:
+    """Trains from a position on to the end.
+
+    Args:
+        config: of the run.
+        model: compiled, as it was at that position.
+        splits: "train" and perhaps "validation".
+        folder: the workdir.
+        written: where this worker writes: the workdir too, or for another worker than the chief a temporary folder.
+        position: how far the run has come.
+        stop: tells when it shall be interrupted.
+
+    Returns:
+        The seconds that the training steps of all epochs took, earlier runs' included.
+
+    Raises:
+        Interrupted: a stop was requested, and the run saved.
+        FloatingPointError: a loss or a weight became NaN or infinite.
+        OSError: a file could not be written.
+    """
+    strategy = model.distribute_strategy
+    train, validation = splits["train"], splits.get("validation")
+    monitor = None
+    if validation is not None:
+        monitor = "val_pr_auc" if train.multi_label else "val_accuracy"
+    history = folder / "history.csv"
+    if distribution.is_chief(strategy):
+        checkpoints.cut_history(history, position.epochs)
+    rows = checkpoints.read_history(history, position.epochs)
+    best = max([row[monitor] for row in rows], default=-math.inf) if monitor else -math.inf
+    checkpoint = checkpoints.Checkpoint(written, monitor, best)
+    seconds = Seconds(position.seconds)
+    # An epoch that was interrupted has fewer steps left than the others.
+    spans = [(position.epochs, position.epochs + 1, position.steps)] if position.steps else []
+    spans.append((position.epochs + len(spans), config.epochs, 0))
+    for first, last, done in spans:
+        if first == last:
+            continue
+        model.fit(
+            train.replicated(strategy, first, last, done),
+            epochs=last,
+            initial_epoch=first,
+            steps_per_epoch=train.steps - done,
+            validation_data=validation.replicated(strategy, 0, None) if validation else None,
+            validation_steps=validation.steps if validation else None,
+            shuffle=False,  # the data come shuffled
+            verbose=0,
+            callbacks=[
+                *([checkpoints.RestoreMetrics(folder / "last.keras", train.multi_label)] if done else []),
+                faults.StopAtNaN(written, train.place_names, done),
+                seconds,
+                *(_logs(config, validation, written, first > 0) if distribution.is_chief(strategy) else []),
+                checkpoint,
+                faults.SaveAndStop(stop, checkpoint, seconds.so_far, done),
+            ],
+        )
+    return sum(row["seconds"] for row in checkpoints.read_history(history, config.epochs))
+
+
+def _logs(
+    config: ml_collections.ConfigDict, validation: Data | None, folder: pathlib.Path, append: bool
+) -> list[keras.callbacks.Callback]:
+    """What shows and writes how training goes."""
+    return [
+        Progress(),
+        keras.callbacks.CSVLogger(str(folder / "history.csv"), append=append),
+        keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False),
+        *_attention_images(config, validation, folder),
+    ]
+
+
+def _attention_images(
+    config: ml_collections.ConfigDict, validation: Data | None, folder: pathlib.Path
+) -> list[keras.callbacks.Callback]:
+    """What logs attention in some validation pictures, where the config asks for it and there are any."""
+    if not config.attention_images_every or validation is None:
+        return []
+    images, labels = results.examples(validation)
+    logs = folder / "tensorboard" / "attention"
+    every = config.attention_images_every
+    return [report.AttentionImages(logs, images, validation.class_names, labels, every)]
