@@ -9,8 +9,9 @@
   python train.py --strategy=mirrored --devices=GPU:0,GPU:1    several devices; docs/scaling.md has machines
   python train.py --config=my_config.py                        a config of your own
 
-Run the same command again after an interruption, and it goes on where it stopped. Exit codes: 0 finished, 1 an error, with
-a message, 75 interrupted (SIGTERM came and the run was saved, or another worker is gone): the same command goes on.
+Run the same command again after an interruption, and it goes on where it stopped. Exit codes: 0 finished; 1 an error,
+with a message; 75 stopped by SIGTERM and saved, the same command goes on; 69 another worker is gone, whose output says
+why.
 """
 
 import importlib
@@ -18,6 +19,7 @@ import logging
 import os
 import pathlib
 import sys
+from typing import NoReturn
 
 from absl import app, flags
 from ml_collections import config_flags
@@ -91,16 +93,30 @@ def main(argv: list[str]) -> None:
     for flag in _SHORTCUTS:
         if flag.value is not None:
             config[flag.name] = tuple(flag.value) if isinstance(flag.value, list) else flag.value
-    from sfocus_tf import faults, training  # take seconds to import: not before the flags are known to be right
+    from sfocus_tf import (  # take seconds to import: not before the flags are known to be right
+        faults,
+        results,
+        training,
+    )
 
     logging.getLogger("tensorflow").setLevel(logging.WARNING)  # strategies tell of every reduction
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{name.replace(':', '-')}-{config.method}-{config.seed}")
     try:
-        training.run(config, workdir)
-    except faults.Interrupted as error:
-        print(f"train.py: {error}. The same command goes on.", file=sys.stderr, flush=True)
-        # Not sys.exit: TensorFlow's threads may wait for ever for a worker that is gone.
-        os._exit(faults.INTERRUPTED)
+        found = training.run(config, workdir)
+    except faults.StoppedError as error:
+        _leave(f"{error}. The same command goes on.", faults.INTERRUPTED)
+    except faults.WorkerLostError as error:
+        _leave(f"{error}\nIf it was not stopped by an error of its own, the same command goes on.", faults.WORKER_LOST)
+    if found is not None:
+        print(f"\n{results.table(found)}\n\nresults, checkpoints and attention.png: {workdir}", flush=True)
+
+
+def _leave(message: str, code: int) -> NoReturn:
+    """Ends with a message; of several workers, without waiting for threads that may wait for one that is gone."""
+    print(f"train.py: {message}", file=sys.stderr, flush=True)
+    if "TF_CONFIG" in os.environ:
+        os._exit(code)
+    sys.exit(code)
 
 
 def cli() -> None:
@@ -109,7 +125,7 @@ def cli() -> None:
     try:
         app.run(main, argv=with_config(sys.argv))
     except (ValueError, OSError, ImportError, KeyError, AttributeError, FloatingPointError) as error:
-        sys.exit(f"train.py: {error}")
+        _leave(str(error), 1)
 
 
 if __name__ == "__main__":

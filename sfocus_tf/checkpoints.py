@@ -59,10 +59,9 @@ class Checkpoint(keras.callbacks.Callback):
         """
         logs = logs or {}
         bad = [name for name in ("loss", "val_loss") if not math.isfinite(logs.get(name, 0.0))]
-        better = self.monitor is not None and logs.get(self.monitor, -math.inf) > self.best
-        self._write(Position(epoch + 1), bad, better)
-        if better:
-            self.best = logs[self.monitor]
+        value = -math.inf if self.monitor is None else logs[self.monitor]
+        self._write(Position(epoch + 1), bad, better=value > self.best)
+        self.best = max(self.best, value)
 
     def save(self, epoch: int, steps: int, seconds: float = 0.0) -> None:
         """Saves in the middle of an epoch, with the metrics as they stand; raises as `on_epoch_end` does.
@@ -72,7 +71,7 @@ class Checkpoint(keras.callbacks.Callback):
             steps: its steps so far.
             seconds: that they took.
         """
-        self._write(Position(epoch, steps, seconds), [], False)
+        self._write(Position(epoch, steps, seconds), [], better=False)
 
     def _write(self, position: Position, bad: list[str], better: bool) -> None:
         last, new, new_best = (self.folder / name for name in ("last.keras", "new.keras", "new_best.keras"))

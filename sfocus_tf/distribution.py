@@ -4,14 +4,15 @@ import functools
 import json
 import os
 import pathlib
-import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow.python.distribute.cluster_resolver import slurm_cluster_resolver
 
 from sfocus_tf.naming import unknown
 
@@ -26,7 +27,7 @@ def strategy(name: str = "auto", devices: Sequence[str] = ()) -> tf.distribute.S
             TF_CONFIG or a Slurm job names, each with all its GPUs; "tpu", the one that TPU_NAME names or that is local;
             "auto": multi_worker where there is such a TF_CONFIG or Slurm job, mirrored with several GPUs or `devices`,
             else one.
-        devices: such as `("GPU:0", "GPU:1")`. `("CPU:0", "CPU:1")` divides the processor in two, to try it without GPUs.
+        devices: such as `("GPU:0", "GPU:1")`. `("CPU:0", "CPU:1")` divides the processor in two, to try it without.
 
     Raises:
         ValueError: an unknown name; devices that are not there, or of no use to the strategy; several workers without
@@ -35,9 +36,11 @@ def strategy(name: str = "auto", devices: Sequence[str] = ()) -> tf.distribute.S
     if name not in STRATEGIES:
         raise unknown("strategy", name, STRATEGIES)
     workers = _workers()
-    if name == "auto":
+    if name == "auto" and workers > 1:
+        name = "multi_worker"
+    elif name == "auto":
         several = len(devices) > 1 or (not devices and len(tf.config.list_physical_devices("GPU")) > 1)
-        name = "multi_worker" if workers > 1 else "mirrored" if several else "one"
+        name = "mirrored" if several else "one"
     if devices and name in ("multi_worker", "tpu"):
         raise ValueError(f"devices={','.join(devices)}: strategy={name} takes all devices of each process.")
     devices = _present(devices)
@@ -47,7 +50,7 @@ def strategy(name: str = "auto", devices: Sequence[str] = ()) -> tf.distribute.S
                 "strategy=multi_worker: expected TF_CONFIG in the environment, or a Slurm job with several tasks; "
                 "docs/scaling.md shows both."
             )
-        return tf.distribute.MultiWorkerMirroredStrategy(_cluster())
+        return tf.distribute.MultiWorkerMirroredStrategy()
     if name == "mirrored":
         return tf.distribute.MirroredStrategy(devices or None)
     if name == "tpu":
@@ -73,6 +76,16 @@ def any_worker(strategy: tf.distribute.Strategy, here: bool) -> bool:
     if not several_workers(strategy):
         return here
     return float(_sum_over_replicas(strategy)(tf.constant(float(here)))) > 0
+
+
+def all_agree(strategy: tf.distribute.Strategy, value: str) -> bool:
+    """Whether all workers have the same text; all of them have to ask."""
+    if not several_workers(strategy):
+        return True
+    number = zlib.crc32(value.encode())
+    expected = number * strategy.num_replicas_in_sync
+    total = int(_sum_over_replicas(strategy)(tf.constant(float(number), tf.float64)))
+    return not any_worker(strategy, total != expected)
 
 
 @functools.cache
@@ -102,23 +115,27 @@ def folder_to_write(strategy: tf.distribute.Strategy, folder: pathlib.Path) -> I
 
 
 def _workers() -> int:
-    """How many processes TF_CONFIG or a Slurm job names; 0 where neither does."""
-    if "TF_CONFIG" in os.environ:
-        jobs = json.loads(os.environ["TF_CONFIG"]).get("cluster", {})
-        return sum(len(jobs.get(kind, ())) for kind in ("chief", "worker"))
-    if "SLURM_PROCID" in os.environ and "SLURM_STEP_NODELIST" in os.environ:
-        tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
-        return tasks if tasks > 1 else 0
-    return 0
+    """How many processes TF_CONFIG names, which a Slurm job's own variables are turned into; 0 where there is none."""
+    if "TF_CONFIG" not in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        os.environ["TF_CONFIG"] = json.dumps(_from_slurm())
+    try:
+        jobs = json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {})
+    except json.JSONDecodeError as error:
+        raise ValueError(f"TF_CONFIG={os.environ['TF_CONFIG']!r}: expected JSON ({error}).") from error
+    return sum(len(jobs.get(kind, ())) for kind in ("chief", "worker"))
 
 
-def _cluster() -> tf.distribute.cluster_resolver.ClusterResolver:
-    if "TF_CONFIG" in os.environ:
-        return tf.distribute.cluster_resolver.TFConfigClusterResolver()
-    if shutil.which("nvidia-smi"):  # it divides a node's GPUs among the node's tasks
-        return tf.distribute.cluster_resolver.SlurmClusterResolver()
-    # It cannot do without GPUs: with one for each task, as many as a node ever has, and none of them set.
-    return tf.distribute.cluster_resolver.SlurmClusterResolver(gpus_per_node=1024, gpus_per_task=1, auto_set_gpu=False)
+def _from_slurm() -> dict[str, Any]:
+    """TF_CONFIG of this task of a Slurm job step.
+
+    TensorFlow's own resolver sorts hosts by name, while tasks are numbered in Slurm's order; takes GPUs that Slurm has
+    already bound; and has all jobs use one port.
+    """
+    hosts = slurm_cluster_resolver.expand_hostlist(os.environ["SLURM_STEP_NODELIST"])
+    tasks = slurm_cluster_resolver.expand_tasks_per_node(os.environ["SLURM_STEP_TASKS_PER_NODE"])
+    port = 10_000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 20_000
+    places = [f"{host}:{port + task}" for host, count in zip(hosts, tasks, strict=True) for task in range(count)]
+    return {"cluster": {"worker": places}, "task": {"type": "worker", "index": int(os.environ["SLURM_PROCID"])}}
 
 
 def _present(devices: Sequence[str]) -> list[str]:

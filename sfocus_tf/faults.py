@@ -14,18 +14,21 @@ import tensorflow as tf
 from sfocus_tf import checkpoints, distribution
 from sfocus_tf.model import TERMS
 
-# sysexits.h's EX_TEMPFAIL: nothing is wrong with the command; given again, it goes on.
-INTERRUPTED = 75
+# Exit codes, of sysexits.h: EX_TEMPFAIL, nothing is wrong and the same command goes on; EX_UNAVAILABLE, see the others.
+INTERRUPTED, WORKER_LOST = 75, 69
 _AGREE_EVERY = 10  # steps between two questions to the other workers
-# What the surviving workers get to see when one is gone.
-_WORKER_LOST = (
-    tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError,
-    tf.errors.InternalError, tf.errors.UnknownError, tf.errors.OutOfRangeError,
-)  # fmt: skip
+# What the surviving workers get to see when one is gone; the last three can mean much else.
+_LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
+_PERHAPS_LOST = (tf.errors.InternalError, tf.errors.UnknownError, tf.errors.OutOfRangeError)
+_OF_THE_CLUSTER = ("collective", "connection", "coordination", "socket", "peer")
 
 
-class Interrupted(Exception):
+class StoppedError(Exception):
     """A run that was stopped from outside, and goes on when the same command is given again."""
+
+
+class WorkerLostError(Exception):
+    """Another worker has ended; its own output says why, unless it was killed."""
 
 
 class Stop:
@@ -50,7 +53,7 @@ class Stop:
     def _came(self, number: int, frame: Any) -> None:
         self.requested = True
         if not self._can_save:
-            raise Interrupted("stopped by SIGTERM")
+            raise StoppedError("stopped by SIGTERM")
 
     @contextmanager
     def after_saving(self) -> Iterator[None]:
@@ -61,11 +64,11 @@ class Stop:
         finally:
             self._can_save = False
         if self.requested:
-            raise Interrupted("stopped by SIGTERM")
+            raise StoppedError("stopped by SIGTERM")
 
 
 class SaveAndStop(keras.callbacks.Callback):
-    """Once a stop is requested, of any worker, saves after the step and raises `Interrupted`."""
+    """Once a stop is requested, of any worker, saves after the step and raises `StoppedError`."""
 
     def __init__(
         self, stop: Stop, checkpoint: checkpoints.Checkpoint, seconds: Callable[[], float], first_step: int = 0
@@ -95,13 +98,13 @@ class SaveAndStop(keras.callbacks.Callback):
         steps = self.before + batch + 1
         if ask and distribution.any_worker(strategy, self.stop.requested):
             self.checkpoint.save(self.epoch, steps, self.seconds())
-            raise Interrupted(f"stopped by SIGTERM; saved after step {steps} of epoch {self.epoch + 1}")
+            raise StoppedError(f"stopped by SIGTERM; saved after step {steps} of epoch {self.epoch + 1}")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Stops between epochs; the epoch is saved. Has to come after the checkpoint's callback."""
         self.before = 0
         if distribution.any_worker(self.model.distribute_strategy, self.stop.requested):
-            raise Interrupted(f"stopped by SIGTERM; saved after epoch {epoch + 1}")
+            raise StoppedError(f"stopped by SIGTERM; saved after epoch {epoch + 1}")
 
 
 class StopAtNaN(keras.callbacks.Callback):
@@ -115,7 +118,7 @@ class StopAtNaN(keras.callbacks.Callback):
         """Sets up the callback.
 
         Args:
-            folder: where the file goes.
+            folder: the workdir, where the file goes.
             names: `Data.place_names` of the training pictures.
             first_step: steps of the first epoch that an earlier run has done.
         """
@@ -147,7 +150,8 @@ class StopAtNaN(keras.callbacks.Callback):
         record["pictures"] = self.names(self.epoch, step)
         record["pictures_of_the_step_before"] = self.names(self.epoch, step - 1) if step else []
         path = self.folder / "nan.json"
-        checkpoints.write_text(path, json.dumps(record, indent=2) + "\n")
+        if distribution.is_chief(self.model.distribute_strategy):
+            checkpoints.write_text(path, json.dumps(record, indent=2) + "\n")
         last = self.folder / "last.keras"
         kept = f"{last} is intact" if last.exists() else "nothing was saved before"
         raise FloatingPointError(
@@ -158,10 +162,12 @@ class StopAtNaN(keras.callbacks.Callback):
 
 @contextmanager
 def told_of_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """While in it, the errors that a lost worker causes in the others are raised as `Interrupted`."""
+    """While in it, the errors that a lost worker causes in the others are raised as `WorkerLostError`."""
     try:
         yield
-    except _WORKER_LOST as error:
-        if not distribution.several_workers(strategy):
+    except (*_LOST, *_PERHAPS_LOST) as error:
+        text = str(error)
+        of_cluster = isinstance(error, _LOST) or any(word in text.lower() for word in _OF_THE_CLUSTER)
+        if not distribution.several_workers(strategy) or not of_cluster:
             raise
-        raise Interrupted(f"another worker is gone ({type(error).__name__})") from error
+        raise WorkerLostError(f"another worker is gone ({type(error).__name__}).\n{text}") from error

@@ -2,7 +2,6 @@
 
 import math
 import pathlib
-from typing import Any
 
 import keras
 import ml_collections
@@ -38,7 +37,7 @@ def fit(
         The seconds that the training steps of all epochs took, earlier runs' included.
 
     Raises:
-        Interrupted: a stop was requested, and the run saved.
+        StoppedError: a stop was requested, and the run saved.
         FloatingPointError: a loss or a weight became NaN or infinite.
         OSError: a file could not be written.
     """
@@ -71,7 +70,7 @@ def fit(
             verbose=0,
             callbacks=[
                 *([checkpoints.RestoreMetrics(folder / "last.keras", train.multi_label)] if done else []),
-                faults.StopAtNaN(written, train.place_names, done),
+                faults.StopAtNaN(folder, train.place_names, done),
                 seconds,
                 *(_logs(config, validation, written, first > 0) if distribution.is_chief(strategy) else []),
                 checkpoint,
@@ -86,7 +85,7 @@ def _logs(
 ) -> list[keras.callbacks.Callback]:
     """What shows and writes how training goes."""
     return [
-        Progress(),
+        Progress(config.epochs),
         keras.callbacks.CSVLogger(str(folder / "history.csv"), append=append),
         keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False),
         *_attention_images(config, validation, folder),

@@ -14,12 +14,17 @@ _HIDDEN = ("dead_", "weak_", "classification_loss", "learning_rate", "seconds", 
 class Progress(keras.callbacks.Callback):
     """Shows loss, metrics and attention terms; everything else is in the CSV log."""
 
+    def __init__(self, epochs: int):
+        """Sets up the callback, for a run of so many epochs in all."""
+        super().__init__()
+        self.epochs = epochs
+
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Begins a bar."""
         self.bar = None
         self.begin = time.monotonic()
         if sys.stderr.isatty() or sys.stdout.isatty():
-            print(f"epoch {epoch + 1}/{self.params['epochs']}")
+            print(f"epoch {epoch + 1}/{self.epochs}")
             self.bar = keras.utils.Progbar(self.params["steps"], stateful_metrics=["loss"])
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -38,7 +43,7 @@ class Progress(keras.callbacks.Callback):
             return
         text = "  ".join(f"{name} {value:.4f}" for name, value in values)
         seconds = time.monotonic() - self.begin
-        print(f"epoch {epoch + 1}/{self.params['epochs']}  {seconds:.0f} s  {text}", flush=True)
+        print(f"epoch {epoch + 1}/{self.epochs}  {seconds:.0f} s  {text}", flush=True)
 
 
 class Seconds(keras.callbacks.Callback):

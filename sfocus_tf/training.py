@@ -22,8 +22,8 @@ SCHEDULES = ("cosine", "step", "constant")
 _NOT_WRITABLE = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM)
 
 
-def run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
-    """Trains and evaluates a classifier and prints the results, going on where an interrupted run in the same workdir stopped.
+def run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any] | None:
+    """Trains and evaluates a classifier, going on where an interrupted run in the same workdir stopped.
 
     Leaves in the workdir: `config.json`, `data.json`, `history.csv`, `tensorboard/`, `last.keras`, `best.keras` (by
     the validation pictures, where there are any), `results.json` and `attention.png`. Of several workers, which all
@@ -34,29 +34,29 @@ def run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[
         workdir: the folder; made where it does not exist.
 
     Returns:
-        What `results.json` holds.
+        What `results.json` holds; `None` for a worker that is not the chief.
 
     Raises:
-        ValueError: a setting that is not valid, or data that are not as they should be.
+        ValueError: a setting that is not valid, data that are not as they should be, or that differ between workers.
         WorkdirError: the workdir has a run of another config, or cannot be written.
         FloatingPointError: a loss or a weight became NaN or infinite.
-        Interrupted: SIGTERM came, or another worker is gone; the same call goes on.
+        StoppedError: SIGTERM came; the same call goes on.
+        WorkerLostError: another worker is gone.
     """
     check(config)
     strategy = distribution.strategy(config.strategy, config.devices)
+    chief = distribution.is_chief(strategy)
     stop = faults.Stop()
     with stop.caught():  # only now, as TensorFlow's service for several workers catches signals itself
-        folder = prepare(config, pathlib.Path(workdir).expanduser(), distribution.is_chief(strategy))
+        folder = prepare(config, pathlib.Path(workdir).expanduser(), chief)
         try:
             if not (folder / "results.json").exists():
                 with faults.told_of_lost_workers(strategy):
                     _run(config, folder, strategy, stop)
-            found = json.loads((folder / "results.json").read_text())
-            if distribution.is_chief(strategy):
-                print(f"\n{results.table(found)}\n\nresults, checkpoints and attention.png: {folder}", flush=True)
-            return found
+            return json.loads((folder / "results.json").read_text()) if chief else None
         except (OSError, tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError) as error:
-            if isinstance(error, OSError) and error.errno not in _NOT_WRITABLE:
+            of_memory = not isinstance(error, OSError) and "OOM" in str(error)
+            if of_memory or (isinstance(error, OSError) and error.errno not in _NOT_WRITABLE):
                 raise
             raise WorkdirError(f"workdir={str(folder)!r} can no longer be written: {error}") from error
         except tf.errors.InvalidArgumentError as error:
@@ -85,22 +85,48 @@ def _run(
     _refuse_empty_replicas(model, splits["train"], strategy.num_replicas_in_sync)
     if chief:
         print(_about_replicas(config, strategy), flush=True)
-    about: dict[str, Any] = {"class_names": list(splits["train"].class_names)}
-    about |= {split: part.source.size for split, part in splits.items()}
-    position = checkpoints.Position(0)
-    if resumed:
-        refuse_other(folder, "data", json.loads((folder / "data.json").read_text()), about)
-        position = checkpoints.position(folder / "last.keras")
-        with strategy.scope():
-            checkpoints.load(model, folder / "last.keras")
+    position = _go_on(folder, model, splits, strategy) if resumed else checkpoints.Position(0)
+    _refuse_disagreement(folder, position, splits, strategy)
     if chief:
-        checkpoints.write_text(folder / "data.json", json.dumps(about, indent=2) + "\n")
+        checkpoints.write_text(folder / "data.json", json.dumps(_about(splits), indent=2) + "\n")
+        if position.epochs == 0:
+            (folder / "best.keras").unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
     with distribution.folder_to_write(strategy, folder) as written, stop.after_saving(), strategy.scope():
         seconds = fitting.fit(config, model, splits, folder, written, position, stop)
     if chief:
         found = results.collect(config, model, splits, folder, seconds)
         checkpoints.write_text(folder / "results.json", json.dumps(found, indent=2) + "\n")
     distribution.any_worker(strategy, False)  # the others wait: a worker that leaves would count as lost
+
+
+def _about(splits: dict[str, Data]) -> dict[str, Any]:
+    """What a run that goes on has to find the same."""
+    about: dict[str, Any] = {"class_names": list(splits["train"].class_names)}
+    return about | {split: part.source.size for split, part in splits.items()}
+
+
+def _go_on(
+    folder: pathlib.Path, model: SharpenFocus, splits: dict[str, Data], strategy: tf.distribute.Strategy
+) -> checkpoints.Position:
+    """Loads the last checkpoint; how far the run had come."""
+    refuse_other(folder, "data", json.loads((folder / "data.json").read_text()), _about(splits))
+    with strategy.scope():
+        checkpoints.load(model, folder / "last.keras")
+    return checkpoints.position(folder / "last.keras")
+
+
+def _refuse_disagreement(
+    folder: pathlib.Path, position: checkpoints.Position, splits: dict[str, Data], strategy: tf.distribute.Strategy
+) -> None:
+    """Workers that begin at different places, or read different pictures, would spoil the run without a word."""
+    known = {"workdir": (folder / "config.json").exists(), "position": position, "data": _about(splits)}
+    known["files"] = [pathlib.Path(file).name for part in splits.values() for file in part.source.files]
+    if not distribution.all_agree(strategy, json.dumps(known)):
+        raise ValueError(
+            f"the workers differ in the workdir or in the data. This one: workdir={str(folder)!r} at epoch "
+            f"{position.epochs}, step {position.steps}; {_about(splits)}. Expected one --workdir and the same "
+            "--data_dir, on a file system that all of them share."
+        )
 
 
 def _about_replicas(config: ml_collections.ConfigDict, strategy: tf.distribute.Strategy) -> str:
@@ -121,10 +147,12 @@ def _about_replicas(config: ml_collections.ConfigDict, strategy: tf.distribute.S
 def _refuse_empty_replicas(model: SharpenFocus, train: Data, replicas: int) -> None:
     """BatchNormalization has no mean of no pictures: its averages would be NaN from then on."""
     rest = train.source.size % train.batch_size
-    if 0 < rest < replicas and distribution.normalisations(model.classifier):
+    of_replica = [each for each in distribution.normalisations(model.classifier) if not each.synchronized]
+    if 0 < rest < replicas and of_replica:
         raise ValueError(
             f"batch_size={train.batch_size}: the last batch of {train.source.size} pictures would have {rest} for "
-            f"{replicas} replicas, and BatchNormalization needs one for each. Another multiple of {replicas} may do."
+            f"{replicas} replicas, and BatchNormalization needs one for each. Another multiple of {replicas} may do, "
+            "or --config.synchronized."
         )
 
 

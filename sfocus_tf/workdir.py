@@ -39,6 +39,8 @@ def prepare(config: ml_collections.ConfigDict, folder: pathlib.Path, chief: bool
         if any((folder / name).exists() for name in ("last.keras", "results.json")):
             refuse_other(folder, "config", json.loads(path.read_text()), resolved)
         if chief and not (folder / "results.json").exists():
+            for name in ("new.keras", "new_best.keras"):  # of a process that was killed while it wrote
+                (folder / name).unlink(missing_ok=True)
             checkpoints.write_text(path, json.dumps(resolved, indent=2, sort_keys=True) + "\n")
     except OSError as error:
         raise WorkdirError(f"workdir={str(folder)!r} cannot be written: {error}.") from error

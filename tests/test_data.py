@@ -106,7 +106,8 @@ def test_boxes_and_masks_follow_the_picture(augmentation):
     for number in range(12):
         seed = tf.constant([3, number], tf.int64)
         record = {
-            key: value.numpy() for key, value in augmentations.augment(labelled_picture(), augmentation, 32, seed).items()
+            key: value.numpy()
+            for key, value in augmentations.augment(labelled_picture(), augmentation, 32, seed).items()
         }
         assert record["image"].shape == (32, 32, 3) and record["mask"].shape == (32, 32, 1)
         assert record["box_labels"][1] == -1

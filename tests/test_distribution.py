@@ -1,6 +1,7 @@
 """Strategies by name, and how batches are dealt to replicas and workers."""
 
 import json
+import os
 import types
 
 import numpy as np
@@ -16,7 +17,7 @@ TWO_WORKERS = {"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task"
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
-    for name in ("TF_CONFIG", "SLURM_PROCID", "SLURM_STEP_NODELIST"):
+    for name in ("TF_CONFIG", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -41,21 +42,24 @@ def test_what_cannot_be_is_told(name, devices, message):
         distribution.strategy(name, devices)
 
 
-def test_workers_are_found_in_tf_config_and_in_slurm(monkeypatch):
+def test_workers_are_found_in_slurm_in_its_order_and_in_tf_config(monkeypatch):
     assert distribution._workers() == 0
-    monkeypatch.setenv("SLURM_PROCID", "1")
-    monkeypatch.setenv("SLURM_STEP_NODELIST", "node[7-8]")
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
-    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "1(x2)")
-    assert distribution._workers() == 2
-    monkeypatch.setattr(distribution.shutil, "which", lambda name: None)
-    found = distribution._cluster()
-    assert found.cluster_spec().as_dict() == {"worker": ["node7:8888", "node8:8888"]}
-    found.get_task_info()
+    for name, value in {
+        "PROCID": "1", "STEP_NODELIST": "node[9-10]", "STEP_NUM_TASKS": "3", "STEP_TASKS_PER_NODE": "2,1",
+        "JOB_ID": "40007",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("TF_CONFIG", "")  # so that what is set below is taken back
+    del os.environ["TF_CONFIG"]
+    assert distribution._workers() == 3
+    found = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    assert found.cluster_spec().as_dict() == {"worker": ["node9:10007", "node9:10008", "node10:10007"]}
     assert (found.task_type, found.task_id) == ("worker", 1)
-    monkeypatch.setenv("TF_CONFIG", json.dumps(TWO_WORKERS))  # goes before Slurm, as it was set by hand
+    os.environ["TF_CONFIG"] = json.dumps(TWO_WORKERS)  # goes before Slurm, as it was set by hand
     assert distribution._workers() == 2
-    assert distribution._cluster().cluster_spec().as_dict() == TWO_WORKERS["cluster"]
+    os.environ["TF_CONFIG"] = "{'cluster': }"
+    with pytest.raises(ValueError, match="TF_CONFIG=.*expected JSON"):
+        distribution._workers()
 
 
 @pytest.mark.parametrize(

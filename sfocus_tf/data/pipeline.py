@@ -1,7 +1,7 @@
 """From records to batches, on one device or dealt to many.
 
 Every random choice is a function of (seed, epoch, position in the epoch), so that a run can be repeated, and resumed
-at any epoch, whatever the number of threads.
+at any step, whatever the number of threads.
 """
 
 import dataclasses
@@ -86,14 +86,15 @@ class Data:
         return batches.apply(tf.data.experimental.assert_cardinality(count)).prefetch(tf.data.AUTOTUNE)
 
     def replicated(self, strategy: tf.distribute.Strategy, first: int, last: int | None, skip: int = 0) -> Any:
-        """`epochs` for `fit` under a strategy: each worker reads and decodes its own part of every batch only.
+        """`epochs` for `fit` under a strategy: each worker decodes its own part of every batch only.
 
         Together the replicas have the pictures of the one batch that `epochs` would give; an incomplete batch is dealt
         evenly, so that the replicas' numbers of pictures differ by one at most.
 
         Args:
             strategy: whose replicas share a batch.
-            first, last: as for `epochs`; without a last one they never end.
+            first: as for `epochs`.
+            last: as for `epochs`; with `None` they never end.
             skip: batches of the first epoch to leave out, as a run that goes on has seen them.
 
         Returns:
@@ -143,9 +144,7 @@ class Data:
     def _order_seed(self, epoch: Any) -> Any:
         return self.seed * 1_000_003 + epoch
 
-    def _batches_of(
-        self, epochs: tf.data.Dataset, workers: int = 1, worker: int = 0, skip: int = 0
-    ) -> tf.data.Dataset:
+    def _batches_of(self, epochs: tf.data.Dataset, workers: int = 1, worker: int = 0, skip: int = 0) -> tf.data.Dataset:
         """A worker's part of the batches: every `workers`-th picture of each, from the one numbered `worker` on."""
         per_worker = self.batch_size // workers
 

@@ -1,0 +1,125 @@
+"""Kills train.py at random moments, goes on each time, and compares the end with that of a run left alone.
+
+  python benchmarks/faults.py               one device, 30 kills, about 20 minutes on two cores
+  python benchmarks/faults.py --workers=2   two worker processes on this machine; each time one of them is killed
+
+Every other kill waits until a checkpoint is being written. After each the last checkpoint is read from end to end, and
+with two workers the other one has to end by itself with code 69. The last line is JSON: the kills and when they struck,
+the longest time that a worker took to notice, and whether the weights at the end are those of the undisturbed run, bit
+for bit.
+"""
+
+import collections
+import csv
+import json
+import os
+import pathlib
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+
+import keras
+import numpy as np
+from absl import app, flags
+
+import sfocus_tf  # noqa: F401 (registers the model)
+
+_KILLS = flags.DEFINE_integer("kills", 30, "How often the run is killed.")
+_WORKERS = flags.DEFINE_integer("workers", 1, "Worker processes; 1 is an ordinary run.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the random moments.")
+_ROOT = pathlib.Path(__file__).resolve().parent.parent
+_LONGEST_DELAY = 25.0  # seconds from start to kill: from the imports to a few epochs on
+_TRAIN = (
+    "--dataset=scenes:tiny", "--config.image_size=16", "--config.examples=104", "--batch_size=4", "--epochs=120",
+    "--deterministic", "--config.dropout=0.2", "--config.attention_images_every=0",
+)  # fmt: skip
+
+
+def start(workdir):
+    """The processes of a run, in a workdir without leftovers that could be taken for a checkpoint being written."""
+    for name in ("new.keras", "new_best.keras"):
+        (workdir / name).unlink(missing_ok=True)
+    command = [sys.executable, str(_ROOT / "train.py"), f"--workdir={workdir}", *_TRAIN]
+    environments = [os.environ]
+    if _WORKERS.value > 1:
+        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(_WORKERS.value)]
+        hosts = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+        for each in sockets:
+            each.close()
+        tasks = [{"cluster": {"worker": hosts}, "task": {"type": "worker", "index": i}} for i in range(len(hosts))]
+        environments = [os.environ | {"TF_CONFIG": json.dumps(task)} for task in tasks]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return [subprocess.Popen(command, cwd=_ROOT, env=environment, **quiet) for environment in environments]
+
+
+def wait_for_moment(workdir, processes, chance, in_checkpoint):
+    """Waits until a random moment, or one in which a checkpoint is written; whether the run is still going."""
+    end = time.monotonic() + chance.uniform(0, _LONGEST_DELAY)
+    while time.monotonic() < end or (in_checkpoint and not (workdir / "new.keras").exists()):
+        if any(process.poll() is not None for process in processes):
+            return False
+        time.sleep(0.002)
+    return True
+
+
+def kill_one(workdir, processes, chance):
+    """Kills one of them; what it left, and the seconds until the others had ended."""
+    chance.choice(processes).kill()
+    killed = time.monotonic()
+    codes = [process.wait(60) for process in processes]
+    if sorted(codes) != [-9, *[69] * (len(codes) - 1)]:
+        sys.exit(f"exit codes {codes}: expected 69 of those not killed")
+    last = workdir / "last.keras"
+    if not last.exists():
+        return "before the first checkpoint", time.monotonic() - killed
+    with zipfile.ZipFile(last) as archive:
+        if archive.testzip() is not None:
+            sys.exit(f"{last} is damaged")
+    moment = "in a checkpoint" if (workdir / "new.keras").exists() else "between checkpoints"
+    return moment, time.monotonic() - killed
+
+
+def weights(workdir):
+    return keras.models.load_model(workdir / "last.keras").get_weights()
+
+
+def history(workdir):
+    """Its rows, without what differs between any two runs."""
+    with open(workdir / "history.csv", newline="") as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+def finish(workdir):
+    codes = [process.wait() for process in start(workdir)]
+    if any(codes):
+        sys.exit(f"exit codes {codes} of a run that was left alone")
+
+
+def main(_):
+    chance = random.Random(_SEED.value)
+    moments, noticed = collections.Counter(), 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        whole, disturbed = (pathlib.Path(folder, name) for name in ("whole", "disturbed"))
+        finish(whole)
+        while sum(moments.values()) < _KILLS.value:
+            processes = start(disturbed)
+            if not wait_for_moment(disturbed, processes, chance, sum(moments.values()) % 2 == 1):
+                sys.exit(f"the run ended by itself after {dict(moments)}: give it more epochs")
+            moment, seconds = kill_one(disturbed, processes, chance)
+            moments[moment] += 1
+            noticed = max(noticed, seconds)
+            print(f"kill {sum(moments.values())}: {moment}; all ended within {seconds:.1f} s", flush=True)
+        finish(disturbed)
+        same = all(np.array_equal(one, other) for one, other in zip(weights(whole), weights(disturbed), strict=True))
+        histories = [history(each) for each in (whole, disturbed)]
+    result = {"workers": _WORKERS.value, "kills": sum(moments.values()), "moments": dict(moments)}
+    result |= {"longest_seconds_to_notice": round(noticed, 1), "weights_identical": same}
+    print(json.dumps(result | {"history_identical": histories[0] == histories[1], "epochs": len(histories[1])}))
+
+
+if __name__ == "__main__":
+    app.run(main)
