@@ -93,11 +93,8 @@ def main(argv: list[str]) -> None:
     for flag in _SHORTCUTS:
         if flag.value is not None:
             config[flag.name] = tuple(flag.value) if isinstance(flag.value, list) else flag.value
-    from sfocus_tf import (  # take seconds to import: not before the flags are known to be right
-        faults,
-        results,
-        training,
-    )
+    # Here, as it takes seconds: first the flags shall be known to be right.
+    from sfocus_tf import faults, results, training
 
     logging.getLogger("tensorflow").setLevel(logging.WARNING)  # strategies tell of every reduction
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{name.replace(':', '-')}-{config.method}-{config.seed}")

@@ -4,6 +4,7 @@ import json
 import math
 import pathlib
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -43,7 +44,10 @@ class Stop:
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        """While in it, SIGTERM stops the run: at once, or in training after a checkpoint."""
+        """While in it, SIGTERM stops the run: at once, or in training after a checkpoint; not outside the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         before = signal.signal(signal.SIGTERM, self._came)
         try:
             yield
