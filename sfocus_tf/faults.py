@@ -44,7 +44,7 @@ class Stop:
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        """While in it, SIGTERM stops the run: at once, or in training after a checkpoint; not outside the main thread."""
+        """While in it, SIGTERM stops the run: at once, or in training after a checkpoint. In the main thread only."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
