@@ -43,15 +43,10 @@ def fit(
     """
     strategy = model.distribute_strategy
     train, validation = splits["train"], splits.get("validation")
-    monitor = None
-    if validation is not None:
-        monitor = "val_pr_auc" if train.multi_label else "val_accuracy"
     history = folder / "history.csv"
     if distribution.is_chief(strategy):
         checkpoints.cut_history(history, position.epochs)
-    rows = checkpoints.read_history(history, position.epochs)
-    best = max([row[monitor] for row in rows], default=-math.inf) if monitor else -math.inf
-    checkpoint = checkpoints.Checkpoint(written, monitor, best)
+    checkpoint = _checkpoint(splits, written, checkpoints.read_history(history, position.epochs))
     seconds = Seconds(position.seconds)
     # An epoch that was interrupted has fewer steps left than the others.
     spans = [(position.epochs, position.epochs + 1, position.steps)] if position.steps else []
@@ -78,6 +73,14 @@ def fit(
             ],
         )
     return sum(row["seconds"] for row in checkpoints.read_history(history, config.epochs))
+
+
+def _checkpoint(splits: dict[str, Data], written: pathlib.Path, rows: list[dict[str, float]]) -> checkpoints.Checkpoint:
+    """What saves, and knows the best epoch of those in the history."""
+    if "validation" not in splits:
+        return checkpoints.Checkpoint(written, None)
+    monitor = "val_pr_auc" if splits["train"].multi_label else "val_accuracy"
+    return checkpoints.Checkpoint(written, monitor, max([row[monitor] for row in rows], default=-math.inf))
 
 
 def _logs(
