@@ -1,7 +1,7 @@
 """Kills train.py at random moments, goes on each time, and compares the end with that of a run left alone.
 
-  python benchmarks/faults.py               one device, 30 kills, about 20 minutes on two cores
-  python benchmarks/faults.py --workers=2   two worker processes on this machine; each time one of them is killed
+  python benchmarks/faults.py                           one device, 30 kills, about 20 minutes on two cores
+  python benchmarks/faults.py --workers=2 --epochs=80   two worker processes; each time one of them is killed
 
 Every other kill waits until a checkpoint is being written. After each the last checkpoint is read from end to end, and
 with two workers the other one has to end by itself with code 69. The last line is JSON: the kills and when they struck,
@@ -26,16 +26,19 @@ import keras
 import numpy as np
 from absl import app, flags
 
+_ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(_ROOT))  # where it is not installed
+
 import sfocus_tf  # noqa: F401 (registers the model)
 
 _KILLS = flags.DEFINE_integer("kills", 30, "How often the run is killed.")
 _WORKERS = flags.DEFINE_integer("workers", 1, "Worker processes; 1 is an ordinary run.")
+_EPOCHS = flags.DEFINE_integer("epochs", 240, "Length of the run; it has to outlast the kills.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the random moments.")
-_ROOT = pathlib.Path(__file__).resolve().parent.parent
 _LONGEST_DELAY = 25.0  # seconds from start to kill: from the imports to a few epochs on
 _TRAIN = (
-    "--dataset=scenes:tiny", "--config.image_size=16", "--config.examples=104", "--batch_size=4", "--epochs=120",
-    "--deterministic", "--config.dropout=0.2", "--config.attention_images_every=0",
+    "--dataset=scenes:tiny", "--config.image_size=16", "--config.examples=104", "--batch_size=4",
+    "--deterministic", "--config.dropout=0.2", "--config.attention_images_every=0", "--config.validation_fraction=0",
 )  # fmt: skip
 
 
@@ -43,7 +46,7 @@ def start(workdir):
     """The processes of a run, in a workdir without leftovers that could be taken for a checkpoint being written."""
     for name in ("new.keras", "new_best.keras"):
         (workdir / name).unlink(missing_ok=True)
-    command = [sys.executable, str(_ROOT / "train.py"), f"--workdir={workdir}", *_TRAIN]
+    command = [sys.executable, str(_ROOT / "train.py"), f"--workdir={workdir}", f"--epochs={_EPOCHS.value}", *_TRAIN]
     environments = [os.environ]
     if _WORKERS.value > 1:
         sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(_WORKERS.value)]
