@@ -71,7 +71,23 @@ class Stop:
             raise StoppedError("stopped by SIGTERM")
 
 
-class SaveAndStop(keras.callbacks.Callback):
+class _InEpoch(keras.callbacks.Callback):
+    """Knows which step of which epoch it is, in a run that may have begun in the middle of one."""
+
+    def __init__(self, first_step: int):
+        super().__init__()
+        self.before, self.epoch = first_step, 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Remembers the epoch."""
+        self.epoch = epoch
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """The next epoch begins at its first step."""
+        self.before = 0
+
+
+class SaveAndStop(_InEpoch):
     """Once a stop is requested, of any worker, saves after the step and raises `StoppedError`."""
 
     def __init__(
@@ -85,13 +101,8 @@ class SaveAndStop(keras.callbacks.Callback):
             seconds: how long the epoch has taken so far.
             first_step: steps of the first epoch that an earlier run has done.
         """
-        super().__init__()
-        self.stop, self.checkpoint, self.seconds, self.before = stop, checkpoint, seconds, first_step
-        self.epoch = 0
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Remembers the epoch."""
-        self.epoch = epoch
+        super().__init__(first_step)
+        self.stop, self.checkpoint, self.seconds = stop, checkpoint, seconds
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Stops in mid-epoch; after its last step the epoch is brought to its end."""
@@ -106,12 +117,12 @@ class SaveAndStop(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Stops between epochs; the epoch is saved. Has to come after the checkpoint's callback."""
-        self.before = 0
+        super().on_epoch_end(epoch, logs)
         if distribution.any_worker(self.model.distribute_strategy, self.stop.requested):
             raise StoppedError(f"stopped by SIGTERM; saved after epoch {epoch + 1}")
 
 
-class StopAtNaN(keras.callbacks.Callback):
+class StopAtNaN(_InEpoch):
     """Ends a run whose loss is no number, and says where it began.
 
     The first step whose loss is NaN or infinite is written to `nan.json`: epoch, step, which losses and terms are no
@@ -126,17 +137,8 @@ class StopAtNaN(keras.callbacks.Callback):
             names: `Data.place_names` of the training pictures.
             first_step: steps of the first epoch that an earlier run has done.
         """
-        super().__init__()
-        self.folder, self.names, self.before = folder, names, first_step
-        self.epoch = 0
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Remembers the epoch."""
-        self.epoch = epoch
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """The next epoch begins at its first step."""
-        self.before = 0
+        super().__init__(first_step)
+        self.folder, self.names = folder, names
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Looks at the epoch's running means, which stay no numbers once a step's value was none.
