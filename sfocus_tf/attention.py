@@ -80,10 +80,23 @@ def attention(features: tf.Tensor, gradients: tf.Tensor, mechanism: str = "grad_
         evidence = tf.nn.relu(gradients) * features
         total = tf.reduce_sum(evidence, axis=-1)
         capacity = tf.reduce_sum(tf.abs(evidence), axis=(1, 2, 3))
-    else:
-        alpha = _channel_weights(features, gradients, mechanism)
-        total = tf.einsum("bhwk,bk->bhw", features, alpha)
-        capacity = tf.reduce_sum(tf.abs(alpha) * tf.reduce_sum(tf.abs(features), axis=(1, 2)), axis=-1)
+        return Attention(tf.nn.relu(total), tf.stop_gradient(capacity))
+    return weighted(features, _channel_weights(features, gradients, mechanism))
+
+
+def weighted(features: tf.Tensor, alpha: tf.Tensor) -> Attention:
+    """The attention map `A = ReLU(sum_k alpha_k * F_k)` of given channel weights.
+
+    Args:
+        features: `F`, `[batch, height, width, channels]`, any float type.
+        alpha: `[batch, channels]`, float32 or float64.
+
+    Returns:
+        The map and its capacity. Differentiable with respect to both arguments.
+    """
+    features = _at_least_float32(features)
+    total = tf.einsum("bhwk,bk->bhw", features, alpha)
+    capacity = tf.reduce_sum(tf.abs(alpha) * tf.reduce_sum(tf.abs(features), axis=(1, 2)), axis=-1)
     return Attention(tf.nn.relu(total), tf.stop_gradient(capacity))
 
 

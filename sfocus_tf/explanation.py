@@ -1,13 +1,14 @@
 """One forward pass of a classifier, and from it the attention of two classes at two layers."""
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from sfocus_tf import attention, layers
+from sfocus_tf import attention, channel_gradients, layers
 from sfocus_tf.attention import Attention, Classes
 
 
@@ -71,28 +72,53 @@ class Observer:
             labels: their labels, to take the labelled class and its most confusing rival.
             wanted: numbers of target and rival instead, each `[batch]`; below 0 they are chosen by the scores.
         """
-        features = {}
+        features, sources = {}, {}
         # Recording begins where the inner layer is watched: nothing before it is differentiated here.
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
 
-            def watch(path: str, layer: Any, arguments: Any, output: Any) -> None:
+            def watch(path: str, layer: Any, arguments: Any, output: Any) -> Any:
+                for watched, readers in self._readers.items():
+                    if path in readers:
+                        output = channel_gradients.tapped(layer, features[watched], output, sources[watched])
                 if path in (self.inner_layer, self.last_layer):
-                    tape.watch(output)
                     features[path] = output
+                    sources[path] = self._source(path, output)
+                    tape.watch(sources[path])
+                return output
 
             raw_scores = layers.run(self.classifier, x, watch, training)
             scores = tf.cast(raw_scores, self.dtype)
             classes = self._classes(tf.stop_gradient(scores), labels, wanted)
             chosen = [tf.gather(scores, ids, batch_dims=1) for ids in (classes.target, classes.rival)]
-        sources = [features[self.inner_layer], features[self.last_layer]]
         maps = []
         for score in chosen:
             gradients = tape.gradient(score, sources)
-            if not self.second_order:
-                gradients = [tf.stop_gradient(gradient) for gradient in gradients]
-            maps += [attention.attention(*pair, self.mechanism) for pair in zip(sources, gradients, strict=True)]
+            for path in (self.inner_layer, self.last_layer):
+                gradient = gradients[path] if self.second_order else tf.stop_gradient(gradients[path])
+                maps.append(self._attention(path, features[path], gradient))
         target_inner, target_last, rival_inner, rival_last = maps
         return raw_scores, Maps(target_inner, rival_inner, target_last, rival_last), classes
+
+    @functools.cached_property
+    def _readers(self) -> dict[str, frozenset[str]]:
+        """Of each attention layer, the layers that read it, where all are known; see `channel_gradients`."""
+        if self.mechanism != "grad_cam":
+            return {}
+        found = {path: channel_gradients.readers(self.classifier, path) for path in (self.inner_layer, self.last_layer)}
+        return {path: readers for path, readers in found.items() if readers}
+
+    def _source(self, path: str, features: tf.Tensor) -> tf.Tensor:
+        """What the score is differentiated by: the features, or one number for each channel where that does."""
+        if path not in self._readers:
+            return features
+        dtype = tf.float64 if features.dtype == tf.float64 else tf.float32  # that of sums over positions
+        return tf.zeros([tf.shape(features)[0], features.shape[-1]], dtype)
+
+    def _attention(self, path: str, features: tf.Tensor, gradient: tf.Tensor) -> Attention:
+        if path not in self._readers:
+            return attention.attention(features, gradient, self.mechanism)
+        positions = tf.reduce_prod(tf.shape(features)[1:3])
+        return attention.weighted(features, gradient / tf.cast(positions, gradient.dtype))
 
     def _classes(self, scores: tf.Tensor, labels: Any, wanted: tuple[tf.Tensor, tf.Tensor] | None) -> Classes:
         if wanted is None and not self.multi_label:

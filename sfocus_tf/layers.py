@@ -19,7 +19,7 @@ _ACTIVATIONS = {
 # Operations whose output is activated where all their inputs are.
 _KEEPS_ACTIVATION = ("Concatenate", "Pooling", "ZeroPadding", "Cropping", "Dropout", "Identity")
 
-Visit = Callable[[str, Any, Any, Any], None]
+Visit = Callable[[str, Any, Any, Any], Any]
 
 
 class AttentionLayers(NamedTuple):
@@ -32,6 +32,22 @@ class AttentionLayers(NamedTuple):
 
     inner: str
     last: str
+
+
+class Step(NamedTuple):
+    """One layer, or other operation, as it is run for an output of the classifier.
+
+    Attributes:
+        path: its path.
+        layer: the layer or operation.
+        inputs: the symbolic tensors that it takes.
+        output: what it gives.
+    """
+
+    path: str
+    layer: Any
+    inputs: list[keras.KerasTensor]
+    output: Any
 
 
 class _Map(NamedTuple):
@@ -49,7 +65,8 @@ def run(model: keras.Model, inputs: Any, visit: Visit, training: bool | None = N
     Args:
         model: the model.
         inputs: its inputs: tensors, or symbolic ones.
-        visit: called as `visit(path, layer, arguments, output)` after each layer, in order of execution.
+        visit: called as `visit(path, layer, arguments, output)` after each layer, in order of execution; what it
+            returns, unless `None`, takes the place of the output.
         training: as in `model(inputs, training=...)`.
         prefix: path of the model itself, for its own use.
 
@@ -65,8 +82,8 @@ def run(model: keras.Model, inputs: Any, visit: Visit, training: bool | None = N
             output = run(layer, args[0], visit, kwargs.get("training"), path + "/")
         else:
             output = layer(*args, **kwargs)
-        visit(path, layer, (args, kwargs), output)
-        return output
+        instead = visit(path, layer, (args, kwargs), output)
+        return output if instead is None else instead
 
     symbolic = any(isinstance(tensor, keras.KerasTensor) for tensor in keras.tree.flatten(inputs))
     if isinstance(model, keras.Sequential):
@@ -181,24 +198,31 @@ def _no_layers(classifier: keras.Model, reason: str) -> ValueError:
     )
 
 
-def _feature_maps(classifier: keras.Model) -> list[_Map]:
-    """Every layer's output of shape `[batch, height, width, channels]`, in order of execution."""
-    steps: list[tuple[str, Any, list[Any], Any]] = []
+def steps(classifier: keras.Model) -> tuple[list[Step], keras.KerasTensor]:
+    """Every step of a classifier on symbolic pictures, in order, and its output; of nested models, those inside."""
+    found: list[Step] = []
 
     def record(path: str, layer: Any, arguments: Any, output: Any) -> None:
         tensors = [t for t in keras.tree.flatten(arguments) if isinstance(t, keras.KerasTensor)]
         if not is_transparent(layer):  # what a nested model gives, its last layer gave already
-            steps.append((path, layer, tensors, output))
+            found.append(Step(path, layer, tensors, output))
 
     shape = [side or 224 for side in classifier.inputs[0].shape[1:3]]
     symbolic = keras.Input((*shape, classifier.inputs[0].shape[3]), dtype=classifier.inputs[0].dtype)
     result = run(classifier, symbolic, record)
-    last_use = {id(t): position for position, step in enumerate(steps) for t in step[2]}
-    last_use[id(result)] = len(steps)
+    return found, result
+
+
+def _feature_maps(classifier: keras.Model) -> list[_Map]:
+    """Every layer's output of shape `[batch, height, width, channels]`, in order of execution."""
+    run_steps, result = steps(classifier)
+    last_use = {id(t): position for position, step in enumerate(run_steps) for t in step.inputs}
+    last_use[id(result)] = len(run_steps)
     activated: dict[int, bool] = {}
-    live: set[int] = {id(symbolic)}
+    made = {id(t) for step in run_steps for t in keras.tree.flatten(step.output)}
+    live = set(last_use) - made - {id(result)}  # the pictures themselves
     maps = []
-    for position, (path, layer, tensors, output) in enumerate(steps):
+    for position, (path, layer, tensors, output) in enumerate(run_steps):
         activated[id(output)] = _activates(layer) or (
             any(part in type(layer).__name__ for part in _KEEPS_ACTIVATION)
             and all(activated.get(id(t), False) for t in tensors)
