@@ -72,7 +72,8 @@ class Observer:
             labels: their labels, to take the labelled class and its most confusing rival.
             wanted: numbers of target and rival instead, each `[batch]`; below 0 they are chosen by the scores.
         """
-        features, sources = {}, {}
+        features: dict[str, tf.Tensor] = {}
+        sources: dict[str, tf.Tensor] = {}
         # Recording begins where the inner layer is watched: nothing before it is differentiated here.
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
 
