@@ -2,6 +2,8 @@
 
 import math
 
+from sfocus_tf import layers
+
 
 def of_layers(classifier):
     """Multiplications of the forward pass for one picture, by layer name; normalisation and activations left out.
@@ -24,3 +26,28 @@ def of_layers(classifier):
 def of_forward(classifier):
     """Multiplications of the forward pass for one picture."""
     return sum(of_layers(classifier).values())
+
+
+def after(classifier, path):
+    """Multiplications of those layers that lie between a layer and the scores."""
+    steps, _ = layers.steps(classifier)
+    counts = of_layers(classifier)
+    reached, total = set(), 0
+    for step in steps:
+        if any(id(tensor) in reached for tensor in step.inputs):
+            reached.add(id(step.output))
+            total += counts.get(step.path, 0)
+        elif step.path == path:
+            reached.add(id(step.output))
+    return total
+
+
+def floors(classifier, inner_layer):
+    """The least time of a step with attention supervision as a multiple of a plain one, and of `explain` of `predict`.
+
+    A training step counts as three forward passes. For each of two classes one backward pass leads from the score to
+    the inner layer, which costs as much as the forward pass there; to differentiate it takes twice that again. That the
+    layers which read the inner layer can be spared theirs (`sfocus_tf.channel_gradients`) is not counted.
+    """
+    share = after(classifier, inner_layer) / of_forward(classifier)
+    return {"exact": 1 + 2 * share, "first_order": 1 + 2 * share / 3, "explain": 1 + 2 * share}

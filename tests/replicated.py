@@ -1,11 +1,15 @@
-"""Trains a small model on so many replicas: `python -m tests.replicated mirrored|worker REPLICAS NORMALISED OUTPUT`.
+"""Trains small models on several replicas, with and without normalisation, and saves what came.
 
-Workers are told apart by TF_CONFIG. Pictures, weights and steps are the same whatever the number of replicas. Without
-normalisation the pictures are dealt by `Data.replicated`: 25 of them in batches of 12 leave one for the last batch, and
-none for all replicas but the first. With it, an ordinary tf.data.Dataset goes to `fit`, as in a user's script.
+  python -m tests.replicated FOLDER 4     on 4 logical devices
+  python -m tests.replicated FOLDER       as one of the workers that TF_CONFIG names
+
+Pictures, weights and steps are the same whatever the number of replicas. Without normalisation the pictures are dealt
+by `Data.replicated`: 25 of them in batches of 12 leave one for the last batch, and none for all replicas but the first.
+With it, an ordinary tf.data.Dataset goes to `fit`, as in a user's script.
 """
 
 import dataclasses
+import pathlib
 import sys
 
 import keras
@@ -31,7 +35,7 @@ def numbered(count):
 
 def dataset(count):
     """The same as a dataset of a user's own."""
-    data = tf.data.Dataset.from_tensor_slices((pictures(count), np.arange(count) % 3)).batch(6)
+    data = tf.data.Dataset.from_tensor_slices((pictures(count), np.arange(count) % 3)).batch(12)
     sharding = tf.data.Options()
     sharding.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return data.with_options(sharding)
@@ -46,37 +50,45 @@ def classifier(normalised):
     return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x)))
 
 
-def main(kind, replicas, normalised, output):
-    devices = [f"CPU:{number}" for number in range(replicas)] if kind == "mirrored" else []
-    strategy = distribution.strategy("auto" if kind == "worker" else "mirrored", devices)
-    # A step of training with a steep mask on such small maps makes a difference a hundred times larger: with rounding
-    # errors of float32, or a steep mask and large steps, no two orders of summation stay together for 21 steps.
-    keras.config.set_floatx("float64")
+def train(strategy, normalised):
+    """Weights, metrics and scores after 20 steps or more."""
     with strategy.scope():
         keras.utils.set_random_seed(0)
         term = sf.Term(1.0, warmup_steps=2, ramp_steps=4)
         options = {"separation_inner": term, "separation_last": term, "consistency": term}
         model = sf.SharpenFocus(classifier(normalised), **options, omega=5.0, minimum_mass=0.0)
         model.compile(keras.optimizers.SGD(0.02), crossentropy(), metrics=["accuracy"])
-    if normalised:  # 21 pictures in batches of 6 leave 3 for the last one
-        train, validation, steps = dataset(21), dataset(21), None
+    if normalised:  # 22 pictures in batches of 12 leave 10 for the last one
+        train, validation, steps, epochs = dataset(22), dataset(22), None, 10
     else:
         data = Data(numbered(25), 12, 8, training=True, augmentation="flip", seed=3)
-        train, steps = data.replicated(strategy, 0, 7), data.steps
+        train, steps, epochs = data.replicated(strategy, 0, 7), data.steps, 7
         validation = dataclasses.replace(data, training=False).replicated(strategy, 0, None)
-    given = {
-        "epochs": 7 if steps else 6,
-        "steps_per_epoch": steps,
-        "validation_data": validation,
-        "validation_steps": steps,
-    }
+    given = {"epochs": epochs, "steps_per_epoch": steps, "validation_data": validation, "validation_steps": steps}
     history = model.fit(train, **given, verbose=0, shuffle=False).history
-    assert history["separation_last"][-1] > 0 and model.optimizer.iterations == (21 if steps else 24)
-    logs = model.evaluate(dataset(18), return_dict=True, verbose=0)
-    predicted = model.predict(dataset(18), verbose=0)
+    assert history["separation_last"][-1] > 0 and model.optimizer.iterations == (20 if normalised else 21)
+    logs = model.evaluate(dataset(22), return_dict=True, verbose=0)
+    predicted = model.predict(dataset(22), verbose=0)
     values = [logs[key] for key in sorted(logs)] + [history[key][-1] for key in sorted(history)]
-    np.savez(output, *model.classifier.get_weights(), values=np.ravel(values), predicted=predicted)
+    return {"values": np.ravel(values), "predicted": predicted} | {
+        f"weight_{number}": weight for number, weight in enumerate(model.classifier.get_weights())
+    }
+
+
+def main(folder, devices=None):
+    if devices:
+        strategy = distribution.strategy("mirrored", [f"CPU:{number}" for number in range(int(devices))])
+        name = f"device{devices}"
+    else:
+        strategy = distribution.strategy("auto")
+        name = f"worker{strategy.cluster_resolver.task_id}"
+    # A step of training with a steep mask on such small maps makes a difference a hundred times larger: with rounding
+    # errors of float32, or a steep mask and large steps, no two orders of summation stay together for 21 steps.
+    keras.config.set_floatx("float64")
+    for normalised in (False, True):
+        found = train(strategy, normalised)
+        np.savez(pathlib.Path(folder, f"{'normalised' if normalised else 'plain'}-{name}.npz"), **found)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3] == "yes", sys.argv[4])
+    main(*sys.argv[1:])
