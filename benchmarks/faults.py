@@ -4,9 +4,9 @@
   python benchmarks/faults.py --workers=2 --epochs=80   two worker processes; each time one of them is killed
 
 Every other kill waits until a checkpoint is being written. After each the last checkpoint is read from end to end, and
-with two workers the other one has to end by itself with code 69. The last line is JSON: the kills and when they struck,
-the longest time that a worker took to notice, and whether the weights at the end are those of the undisturbed run, bit
-for bit.
+with two workers the other one has to end by itself with code 69; where they had not met yet, it waits, and only the one
+that was killed is started again. The last line is JSON: the kills and when they struck, the longest time that a worker
+took to notice, and whether the weights at the end are those of the undisturbed run, bit for bit.
 """
 
 import collections
@@ -42,48 +42,79 @@ _TRAIN = (
 )  # fmt: skip
 
 
-def start(workdir):
-    """The processes of a run, in a workdir without leftovers that could be taken for a checkpoint being written."""
-    for name in ("new.keras", "new_best.keras"):
-        (workdir / name).unlink(missing_ok=True)
-    command = [sys.executable, str(_ROOT / "train.py"), f"--workdir={workdir}", f"--epochs={_EPOCHS.value}", *_TRAIN]
-    environments = [os.environ]
-    if _WORKERS.value > 1:
-        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(_WORKERS.value)]
-        hosts = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-        for each in sockets:
-            each.close()
-        tasks = [{"cluster": {"worker": hosts}, "task": {"type": "worker", "index": i}} for i in range(len(hosts))]
-        environments = [os.environ | {"TF_CONFIG": json.dumps(task)} for task in tasks]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return [subprocess.Popen(command, cwd=_ROOT, env=environment, **quiet) for environment in environments]
+class Run:
+    """The processes of a run and their outputs."""
+
+    def __init__(self, workdir):
+        self.workdir = workdir
+        for name in ("new.keras", "new_best.keras"):  # leftovers that could be taken for a checkpoint being written
+            (workdir / name).unlink(missing_ok=True)
+        self.command = [sys.executable, str(_ROOT / "train.py"), f"--workdir={workdir}", f"--epochs={_EPOCHS.value}"]
+        self.environments = [os.environ]
+        if _WORKERS.value > 1:
+            sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(_WORKERS.value)]
+            hosts = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+            for each in sockets:
+                each.close()
+            tasks = [{"cluster": {"worker": hosts}, "task": {"type": "worker", "index": i}} for i in range(len(hosts))]
+            self.environments = [os.environ | {"TF_CONFIG": json.dumps(task)} for task in tasks]
+        self.output = workdir.with_name(f"{workdir.name}.txt")
+        self.output.unlink(missing_ok=True)
+        self.processes = [self.process(number) for number in range(len(self.environments))]
+
+    def process(self, number):
+        with open(self.output, "a") as file:
+            return subprocess.Popen(
+                [*self.command, *_TRAIN], cwd=_ROOT, env=self.environments[number],
+                stdout=file, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+
+    def met(self):
+        """Whether training was about to begin: the chief says so once all workers are there."""
+        return "pictures a batch" in self.output.read_text()
 
 
-def wait_for_moment(workdir, processes, chance, in_checkpoint):
+def wait_for_moment(run, chance, in_checkpoint):
     """Waits until a random moment, or one in which a checkpoint is written; whether the run is still going."""
     end = time.monotonic() + chance.uniform(0, _LONGEST_DELAY)
-    while time.monotonic() < end or (in_checkpoint and not (workdir / "new.keras").exists()):
-        if any(process.poll() is not None for process in processes):
+    while time.monotonic() < end or (in_checkpoint and not (run.workdir / "new.keras").exists()):
+        if any(process.poll() is not None for process in run.processes):
             return False
         time.sleep(0.002)
     return True
 
 
-def kill_one(workdir, processes, chance):
-    """Kills one of them; what it left, and the seconds until the others had ended."""
-    chance.choice(processes).kill()
+def ended(processes, seconds):
+    """Whether all of them end within so many seconds."""
+    end = time.monotonic() + seconds
+    while any(process.poll() is None for process in processes):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def kill_one(run, chance):
+    """Kills one process; what it left, and the seconds until the others had ended, `None` if they wait for it."""
+    number = chance.randrange(len(run.processes))
+    run.processes[number].kill()
     killed = time.monotonic()
-    codes = [process.wait(60) for process in processes]
+    if not ended(run.processes, 60 if run.met() else 20):
+        if run.met():
+            sys.exit("the other worker did not notice within a minute")
+        run.processes[number] = run.process(number)
+        return "while workers wait for each other", None
+    seconds = time.monotonic() - killed
+    codes = [process.returncode for process in run.processes]
     if sorted(codes) != [-9, *[69] * (len(codes) - 1)]:
         sys.exit(f"exit codes {codes}: expected 69 of those not killed")
-    last = workdir / "last.keras"
+    last = run.workdir / "last.keras"
     if not last.exists():
-        return "before the first checkpoint", time.monotonic() - killed
+        return "before the first checkpoint", seconds
     with zipfile.ZipFile(last) as archive:
         if archive.testzip() is not None:
             sys.exit(f"{last} is damaged")
-    moment = "in a checkpoint" if (workdir / "new.keras").exists() else "between checkpoints"
-    return moment, time.monotonic() - killed
+    return "in a checkpoint" if (run.workdir / "new.keras").exists() else "between checkpoints", seconds
 
 
 def weights(workdir):
@@ -96,8 +127,8 @@ def history(workdir):
         return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
 
 
-def finish(workdir):
-    codes = [process.wait() for process in start(workdir)]
+def finish(run):
+    codes = [process.wait() for process in run.processes]
     if any(codes):
         sys.exit(f"exit codes {codes} of a run that was left alone")
 
@@ -107,16 +138,18 @@ def main(_):
     moments, noticed = collections.Counter(), 0.0
     with tempfile.TemporaryDirectory() as folder:
         whole, disturbed = (pathlib.Path(folder, name) for name in ("whole", "disturbed"))
-        finish(whole)
+        finish(Run(whole))
+        run = Run(disturbed)
         while sum(moments.values()) < _KILLS.value:
-            processes = start(disturbed)
-            if not wait_for_moment(disturbed, processes, chance, sum(moments.values()) % 2 == 1):
+            if not wait_for_moment(run, chance, sum(moments.values()) % 2 == 1):
                 sys.exit(f"the run ended by itself after {dict(moments)}: give it more epochs")
-            moment, seconds = kill_one(disturbed, processes, chance)
+            moment, seconds = kill_one(run, chance)
             moments[moment] += 1
-            noticed = max(noticed, seconds)
-            print(f"kill {sum(moments.values())}: {moment}; all ended within {seconds:.1f} s", flush=True)
-        finish(disturbed)
+            print(f"kill {sum(moments.values())}: {moment}; all ended after {seconds} s", flush=True)
+            if seconds is not None:
+                noticed = max(noticed, seconds)
+                run = Run(disturbed)
+        finish(run)
         same = all(np.array_equal(one, other) for one, other in zip(weights(whole), weights(disturbed), strict=True))
         histories = [history(each) for each in (whole, disturbed)]
     result = {"workers": _WORKERS.value, "kills": sum(moments.values()), "moments": dict(moments)}

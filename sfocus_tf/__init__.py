@@ -1,8 +1,9 @@
 """Image classifiers whose attention tells confusable classes apart: ICASC for TensorFlow and Keras 3."""
 
 from sfocus_tf import data, distribution, evaluation, report
+from sfocus_tf.explanation import Explanation
 from sfocus_tf.losses import Term
-from sfocus_tf.model import Explanation, SharpenFocus
+from sfocus_tf.model import SharpenFocus
 
 __version__ = "0.1.0"
 

@@ -18,7 +18,8 @@ class Explanation(NamedTuple):
     Attributes:
         scores: `[pictures, classes]` float32, before softmax or sigmoid.
         target, rival: `[pictures]` int32, the two classes that are explained.
-        target_inner, rival_inner: `[pictures, h, w]` float32, their raw attention at the inner layer, not negative.
+        target_inner, rival_inner: `[pictures, h, w]` float32, their raw attention at the inner layer, not negative;
+            `[pictures, 0, 0]` where it was left out.
         target_last, rival_last: `[pictures, h', w']` float32, at the last layer.
     """
 
@@ -32,7 +33,7 @@ class Explanation(NamedTuple):
 
 
 class Maps(NamedTuple):
-    """Attention of target and rival at both layers."""
+    """Attention of target and rival at both layers; maps have no positions where a layer was left out."""
 
     target_inner: Attention
     rival_inner: Attention
@@ -62,7 +63,12 @@ class Observer:
     dtype: str
 
     def observe(
-        self, x: Any, training: bool, labels: Any = None, wanted: tuple[tf.Tensor, tf.Tensor] | None = None
+        self,
+        x: Any,
+        training: bool,
+        labels: Any = None,
+        wanted: tuple[tf.Tensor, tf.Tensor] | None = None,
+        inner: bool = True,
     ) -> tuple[tf.Tensor, Maps, Classes]:
         """Scores as the classifier gives them, and the attention of two classes at both layers.
 
@@ -71,17 +77,20 @@ class Observer:
             training: as in `classifier(x, training=...)`.
             labels: their labels, to take the labelled class and its most confusing rival.
             wanted: numbers of target and rival instead, each `[batch]`; below 0 they are chosen by the scores.
+            inner: take it at the inner layer too. Without, where the network ends in pooling and a dense layer, nothing
+                is left of the backward pass but a row of the dense layer's kernel.
         """
+        watched_layers = (self.inner_layer, self.last_layer) if inner else (self.last_layer,)
         features: dict[str, tf.Tensor] = {}
         sources: dict[str, tf.Tensor] = {}
-        # Recording begins where the inner layer is watched: nothing before it is differentiated here.
+        # Recording begins at the first layer that is watched: nothing before it is differentiated here.
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
 
             def watch(path: str, layer: Any, arguments: Any, output: Any) -> Any:
-                for watched, readers in self._readers.items():
-                    if path in readers:
+                for watched in watched_layers:
+                    if path in self._readers.get(watched, ()):
                         output = channel_gradients.tapped(layer, features[watched], output, sources[watched])
-                if path in (self.inner_layer, self.last_layer):
+                if path in watched_layers:
                     features[path] = output
                     sources[path] = self._source(path, output)
                     tape.watch(sources[path])
@@ -91,14 +100,15 @@ class Observer:
             scores = tf.cast(raw_scores, self.dtype)
             classes = self._classes(tf.stop_gradient(scores), labels, wanted)
             chosen = [tf.gather(scores, ids, batch_dims=1) for ids in (classes.target, classes.rival)]
-        maps = []
-        for score in chosen:
+        nothing = Attention(tf.zeros([tf.shape(scores)[0], 0, 0], self.dtype), tf.zeros_like(scores[:, 0]))
+        maps = dict.fromkeys(Maps._fields, nothing)
+        for role, score in zip(("target", "rival"), chosen, strict=True):
             gradients = tape.gradient(score, sources)
-            for path in (self.inner_layer, self.last_layer):
+            for path in watched_layers:
                 gradient = gradients[path] if self.second_order else tf.stop_gradient(gradients[path])
-                maps.append(self._attention(path, features[path], gradient))
-        target_inner, target_last, rival_inner, rival_last = maps
-        return raw_scores, Maps(target_inner, rival_inner, target_last, rival_last), classes
+                layer = "inner" if path == self.inner_layer else "last"
+                maps[f"{role}_{layer}"] = self._attention(path, features[path], gradient)
+        return raw_scores, Maps(**maps), classes
 
     @functools.cached_property
     def _readers(self) -> dict[str, frozenset[str]]:
@@ -133,3 +143,100 @@ class Observer:
         rival = tf.where(tf.equal(target, chosen.target), chosen.rival, attention.rival_of(scores, target))
         chosen_here = (wanted[1] < 0) | tf.equal(wanted[1], target)
         return Classes(target, tf.where(chosen_here, rival, wanted[1]), chosen.valid)
+
+
+class ExplainingModel(keras.Model):
+    """A model that explains its classifier's answers.
+
+    Attributes:
+        num_classes: length of the score vector.
+    """
+
+    num_classes: int
+    _observer: Observer
+
+    def explain(
+        self,
+        images: Any,
+        class_ids: Any = None,
+        rival_ids: Any = None,
+        batch_size: int = 32,
+        labels: Any = None,
+        *,
+        inner: bool = True,
+    ) -> Explanation:
+        """What the classifier looks at for a class and for its rival, at both layers.
+
+        Args:
+            images: `[pictures, height, width, channels]`, or one picture without the first axis; as for `predict`.
+            class_ids: the class to explain, one for all or `[pictures]`; `None` or -1 for the predicted one.
+            rival_ids: the class to compare it with, in the same form; `None`, -1 or the explained class itself for the
+                best of the others.
+            batch_size: pictures at a time.
+            labels: instead of class numbers, the pictures' labels as in training: explains the labelled class and the
+                most confusing other one (of several labels, the present class and the absent class with the highest
+                scores). A picture that has not both is explained as if it had no label.
+            inner: take the maps at the inner layer too. Those at the last layer alone cost next to nothing where the
+                network ends in pooling and a dense layer.
+
+        Returns:
+            Scores, class numbers and raw maps.
+
+        Raises:
+            ValueError: no pictures, a class number outside [-1, classes), not one for each picture, or labels and
+                class numbers together.
+        """
+        images = np.asarray(images)
+        images = images[np.newaxis] if images.ndim == 3 else images
+        if images.ndim != 4 or not len(images):
+            raise ValueError(f"images: expected [pictures, height, width, channels], got shape {images.shape}.")
+        if labels is None:
+            wanted = [
+                self._wanted("class_ids", class_ids, len(images)),
+                self._wanted("rival_ids", rival_ids, len(images)),
+            ]
+        elif class_ids is not None or rival_ids is not None or len(labels) != len(images):
+            given = "class numbers too" if len(labels) == len(images) else f"{len(labels)}"
+            raise ValueError(f"labels: expected {len(images)} of them and no class_ids or rival_ids, got {given}.")
+        else:
+            labels = np.asarray(labels)
+        parts = []
+        for start in range(0, len(images), batch_size):
+            rows = slice(start, start + batch_size)
+            batch = tf.convert_to_tensor(images[rows])
+            if labels is None:
+                parts.append(self.explain_on_batch(batch, wanted[0][rows], wanted[1][rows], inner))
+            else:
+                parts.append(self.explain_labelled_on_batch(batch, tf.convert_to_tensor(labels[rows]), inner))
+        return Explanation(*(np.concatenate([np.asarray(part[key]) for part in parts]) for key in Explanation._fields))
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def explain_on_batch(
+        self, images: tf.Tensor, class_ids: tf.Tensor, rival_ids: tf.Tensor, inner: bool = True
+    ) -> dict[str, tf.Tensor]:
+        """`explain` for one batch of tensors, for use in graphs; class numbers below 0 are chosen by the scores."""
+        wanted = (class_ids, rival_ids)
+        return _as_explanation(*self._observer.observe(images, training=False, wanted=wanted, inner=inner))
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def explain_labelled_on_batch(
+        self, images: tf.Tensor, labels: tf.Tensor, inner: bool = True
+    ) -> dict[str, tf.Tensor]:
+        """`explain(images, labels=labels)` for one batch of tensors, with `valid`: whether a picture has both."""
+        observed = self._observer.observe(images, training=False, labels=labels, inner=inner)
+        return _as_explanation(*observed) | {"valid": observed[2].valid}
+
+    def _wanted(self, argument: str, ids: Any, pictures: int) -> np.ndarray:
+        ids = np.asarray(-1 if ids is None else ids, np.int32)
+        if ids.ndim > 1 or (ids.ndim == 1 and len(ids) != pictures):
+            raise ValueError(f"{argument}: expected one class number or {pictures} of them, got shape {ids.shape}.")
+        if ids.size and (ids.min() < -1 or ids.max() >= self.num_classes):
+            raise ValueError(f"{argument}: expected class numbers from -1 to {self.num_classes - 1}, got {ids}.")
+        return np.broadcast_to(ids, (pictures,))
+
+
+def _as_explanation(scores: tf.Tensor, maps: Maps, classes: Classes) -> dict[str, tf.Tensor]:
+    """The fields of `Explanation`."""
+    scores = tf.cast(scores, maps.target_last.map.dtype)
+    result = {"scores": scores, "target": classes.target, "rival": classes.rival}
+    return result | {key: attended.map for key, attended in maps._asdict().items()}

@@ -4,13 +4,12 @@ import dataclasses
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from sfocus_tf import attention as attention_lib
 from sfocus_tf import distribution, layers, losses, serving
 from sfocus_tf.attention import Classes
-from sfocus_tf.explanation import Explanation, Maps, Observer
+from sfocus_tf.explanation import ExplainingModel, Maps, Observer
 from sfocus_tf.losses import Term
 from sfocus_tf.naming import unknown
 
@@ -22,7 +21,7 @@ SHARES = (*(f"dead_{key}" for key in Maps._fields), "weak_inner", "weak_last")
 
 
 @keras.saving.register_keras_serializable(package="sfocus_tf")
-class SharpenFocus(distribution.ReplicatedModel):
+class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
     """Trains a classifier so that its attention to the true class and to its rival part.
 
     Source: "Sharpen Focus: Learning with Attention Separability and Consistency", ICCV 2019, arXiv 1811.07484. The loss
@@ -204,76 +203,6 @@ class SharpenFocus(distribution.ReplicatedModel):
         weights = self._weights_at(step, training=False)
         return self._report(x, y, sample_weight, scores, loss, summary, weights, tf.ones((), self._float))
 
-    def explain(
-        self,
-        images: Any,
-        class_ids: Any = None,
-        rival_ids: Any = None,
-        batch_size: int = 32,
-        labels: Any = None,
-    ) -> Explanation:
-        """What the classifier looks at for a class and for its rival, at both layers.
-
-        Args:
-            images: `[pictures, height, width, channels]`, or one picture without the first axis; as for `predict`.
-            class_ids: the class to explain, one for all or `[pictures]`; `None` or -1 for the predicted one.
-            rival_ids: the class to compare it with, in the same form; `None`, -1 or the explained class itself for the
-                best of the others.
-            batch_size: pictures at a time.
-            labels: instead of class numbers, the pictures' labels as in training: explains the labelled class and the
-                most confusing other one (of several labels, the present class and the absent class with the highest
-                scores). A picture that has not both is explained as if it had no label.
-
-        Returns:
-            Scores, class numbers and raw maps.
-
-        Raises:
-            ValueError: no pictures, a class number outside [-1, classes), not one for each picture, or labels and
-                class numbers together.
-        """
-        images = np.asarray(images)
-        images = images[np.newaxis] if images.ndim == 3 else images
-        if images.ndim != 4 or not len(images):
-            raise ValueError(f"images: expected [pictures, height, width, channels], got shape {images.shape}.")
-        if labels is None:
-            wanted = [
-                self._wanted("class_ids", class_ids, len(images)),
-                self._wanted("rival_ids", rival_ids, len(images)),
-            ]
-        elif class_ids is not None or rival_ids is not None or len(labels) != len(images):
-            given = "class numbers too" if len(labels) == len(images) else f"{len(labels)}"
-            raise ValueError(f"labels: expected {len(images)} of them and no class_ids or rival_ids, got {given}.")
-        else:
-            labels = np.asarray(labels)
-        parts = []
-        for start in range(0, len(images), batch_size):
-            rows = slice(start, start + batch_size)
-            batch = tf.convert_to_tensor(images[rows])
-            if labels is None:
-                parts.append(self.explain_on_batch(batch, wanted[0][rows], wanted[1][rows]))
-            else:
-                parts.append(self.explain_labelled_on_batch(batch, tf.convert_to_tensor(labels[rows])))
-        return Explanation(*(np.concatenate([np.asarray(part[key]) for part in parts]) for key in Explanation._fields))
-
-    @tf.function(reduce_retracing=True, autograph=False)
-    def explain_on_batch(self, images: tf.Tensor, class_ids: tf.Tensor, rival_ids: tf.Tensor) -> dict[str, tf.Tensor]:
-        """`explain` for one batch of tensors, for use in graphs; class numbers below 0 are chosen by the scores."""
-        return _as_explanation(*self._observer.observe(images, training=False, wanted=(class_ids, rival_ids)))
-
-    @tf.function(reduce_retracing=True, autograph=False)
-    def explain_labelled_on_batch(self, images: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
-        """`explain(images, labels=labels)` for one batch of tensors, with `valid`: whether a picture has both."""
-        observed = self._observer.observe(images, training=False, labels=labels)
-        return _as_explanation(*observed) | {"valid": observed[2].valid}
-
-    def _wanted(self, argument: str, ids: Any, pictures: int) -> np.ndarray:
-        ids = np.asarray(-1 if ids is None else ids, np.int32)
-        if ids.ndim > 1 or (ids.ndim == 1 and len(ids) != pictures):
-            raise ValueError(f"{argument}: expected one class number or {pictures} of them, got shape {ids.shape}.")
-        if ids.size and (ids.min() < -1 or ids.max() >= self.num_classes):
-            raise ValueError(f"{argument}: expected class numbers from -1 to {self.num_classes - 1}, got {ids}.")
-        return np.broadcast_to(ids, (pictures,))
-
     def _gradients(
         self, x: Any, y: Any, sample_weight: Any, weights: tf.Tensor | None, share: Any, connected: list[int]
     ) -> Any:
@@ -435,13 +364,6 @@ class SharpenFocus(distribution.ReplicatedModel):
 def _mean(values: tf.Tensor) -> tf.Tensor:
     """The mean of a vector; 0 of an empty one."""
     return tf.math.divide_no_nan(tf.reduce_sum(values), tf.cast(tf.size(values), values.dtype))
-
-
-def _as_explanation(scores: tf.Tensor, maps: Maps, classes: Classes) -> dict[str, tf.Tensor]:
-    """The fields of `Explanation`."""
-    scores = tf.cast(scores, maps.target_last.map.dtype)
-    result = {"scores": scores, "target": classes.target, "rival": classes.rival}
-    return result | {key: attention.map for key, attention in maps._asdict().items()}
 
 
 _PROBABILITY_LOSSES = (

@@ -12,7 +12,7 @@ import sfocus_tf as sf
 from benchmarks import multiplications, table
 from sfocus_tf import backbones
 from tests import archives
-from tests.conftest import ROOT
+from tests.conftest import ROOT, tiny_classifier
 
 PAGE = (ROOT / "docs" / "benchmarks.md").read_text()
 COMMANDS = re.findall(r"^ *python (train\.py .*)$", PAGE, flags=re.M)
@@ -146,3 +146,15 @@ def test_multiplications():
     """ResNet-20 needs 41 million a picture of CIFAR (He et al. give 0.27 million weights), ResNet-50 4.1 billion."""
     assert multiplications.of_forward(backbones.create("resnet20", 10, 32)) == pytest.approx(40.8e6, rel=0.01)
     assert multiplications.of_forward(backbones.create("resnet50", 1000, 224)) == pytest.approx(4.1e9, rel=0.1)
+
+
+def test_floors_of_attention_supervision_worked_out_by_hand():
+    """Between the inner layer and the scores lie the second convolution (4 x 4 x 9 x 4 x 6) and the dense layer (6 x 3);
+    the first one (8 x 8 x 9 x 3 x 4) comes before. Two classes, three passes through that part, of three in all.
+    """
+    beyond = 4 * 4 * 9 * 4 * 6 + 6 * 3
+    share = beyond / (beyond + 8 * 8 * 9 * 3 * 4)
+    assert multiplications.after(tiny_classifier(), "fine") == beyond
+    floors = multiplications.floors(tiny_classifier(), "fine")
+    assert floors["exact"] == pytest.approx(1 + 2 * 3 * share / 3) and floors["first_order"] < floors["exact"]
+    assert floors["first_order"] == pytest.approx(1 + 2 * share / 3) and floors["explain"] == floors["exact"]

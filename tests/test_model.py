@@ -267,6 +267,24 @@ np.savez(sys.argv[2], *model.get_weights(), step=int(model.optimizer.iterations)
 """
 
 
+def test_the_last_layer_alone_is_explained_without_a_backward_pass():
+    """The same maps, and no convolution but those of the forward pass in the graph."""
+    model = sf.SharpenFocus(backbones.create("resnet8", 5, 16))
+    images = 255 * pictures(4, 16)
+    both, last = model.explain(images), model.explain(images, inner=False)
+    assert both.target_inner.max() > 0 and last.target_inner.shape == last.rival_inner.shape == (4, 0, 0)
+    for field in ("scores", "target", "rival", "target_last", "rival_last"):
+        np.testing.assert_allclose(getattr(last, field), getattr(both, field), rtol=1e-5, atol=1e-7, err_msg=field)
+
+    def convolutions(inner):
+        ids = tf.fill([4], -1)
+        graph = model.explain_on_batch.get_concrete_function(tf.constant(images), ids, ids, inner).graph
+        return [operation.type for operation in graph.get_operations() if operation.type.startswith("Conv2D")]
+
+    assert "Conv2DBackpropInput" in convolutions(True)
+    assert set(convolutions(False)) == {"Conv2D"}
+
+
 def test_a_saved_model_trains_on_in_a_fresh_process(tmp_path):
     images = pictures(6)
     term = sf.Term(0.7, warmup_steps=3, ramp_steps=4)

@@ -1,0 +1,93 @@
+"""What explaining pictures costs, as a multiple of `predict`.
+
+  python benchmarks/explain.py                                                  ResNet-18, 32 pixels, batches of 64
+  python benchmarks/explain.py --backbone=efficientnet_lite0 --image_size=160 --batch_size=32
+
+In turns, in one process: Keras' `predict`; `explain`, which also gives the maps of two classes at two layers; `explain`
+with the last layer alone; the same four maps by tf-keras-vis' Gradcam; and the SavedModel's two signatures. Each round
+gives a ratio, and the median of the rounds counts. The last line is JSON.
+"""
+
+import json
+import os
+import statistics
+import tempfile
+import time
+import warnings
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+from tf_keras_vis.gradcam import Gradcam
+from tf_keras_vis.utils.scores import CategoricalScore
+
+import sfocus_tf as sf
+from sfocus_tf import backbones
+
+_BACKBONE = flags.DEFINE_string("backbone", "resnet18_cifar", "Network.")
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Height and width, in pixels.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Pictures a batch.")
+_BATCHES = flags.DEFINE_integer("batches", 4, "Batches a round.")
+_ROUNDS = flags.DEFINE_integer("rounds", 9, "How often they take turns.")
+
+
+def by_tf_keras_vis(classifier, explanation, images, layers):
+    """The maps of both classes at both layers, batch by batch."""
+    gradcam = Gradcam(classifier, clone=False)
+    maps = []
+    for role in ("target", "rival"):
+        ids = getattr(explanation, role)
+        for layer in layers:
+            for start in range(0, len(images), _BATCH_SIZE.value):
+                rows = slice(start, start + _BATCH_SIZE.value)
+                options = {"normalize_cam": False, "expand_cam": False, "seek_penultimate_conv_layer": False}
+                score = CategoricalScore([int(number) for number in ids[rows]])
+                maps.append(gradcam(score, images[rows], penultimate_layer=layer, **options))
+    return maps
+
+
+def main(_):
+    warnings.filterwarnings("ignore", message="The structure of `inputs`")
+    size, batch = _IMAGE_SIZE.value, _BATCH_SIZE.value
+    classifier = backbones.create(_BACKBONE.value, 10, size)
+    model = sf.SharpenFocus(classifier)
+    images = np.random.default_rng(0).uniform(0, 255, (_BATCHES.value * batch, size, size, 3)).astype(np.float32)
+    explanation = model.explain(images, batch_size=batch)
+    parts = [tf.constant(images[start : start + batch]) for start in range(0, len(images), batch)]
+    ids = tf.fill([batch], -1)
+    with tempfile.TemporaryDirectory() as folder:
+        model.export(f"{folder}/1")
+        served = tf.saved_model.load(f"{folder}/1").signatures
+    answers = {
+        "predict": lambda: classifier.predict(images, batch, verbose=0),
+        "explain": lambda: model.explain(images, batch_size=batch),
+        "explain_last": lambda: model.explain(images, batch_size=batch, inner=False),
+        "tf_keras_vis": lambda: by_tf_keras_vis(classifier, explanation, images, (model.inner_layer, model.last_layer)),
+        "served_scores": lambda: [served["serving_default"](images=part)["logits"].numpy() for part in parts],
+        "served_explain": lambda: [
+            {key: value.numpy() for key, value in served["explain"](images=part, class_ids=ids).items()}
+            for part in parts
+        ],
+    }
+    seconds = {name: [] for name in answers}
+    for round_ in range(1 + _ROUNDS.value):
+        for name, answer in answers.items():
+            begin = time.perf_counter()
+            answer()
+            if round_:  # the first one compiles
+                seconds[name].append(time.perf_counter() - begin)
+    result = {}
+    for name, times in seconds.items():
+        pairs = zip(times, seconds["predict"], strict=True)
+        ratio = statistics.median(mine / predict for mine, predict in pairs)
+        print(f"{name:<15} {len(images) / statistics.median(times):9.1f} pictures/s  {ratio:7.3f} times predict")
+        if name != "predict":
+            result[name] = round(ratio, 3)
+    keys = ("backbone", "image_size", "batch_size")
+    print(json.dumps(result | {key: flags.FLAGS[key].value for key in keys}))
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,64 @@
+"""Models to be timed against each other, and the time of their training steps, in turns in one process."""
+
+import statistics
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import sfocus_tf as sf
+from sfocus_tf import backbones
+
+VARIANTS = ("plain", "exact", "first_order", "every_4")
+_STEPS = 4  # a round: every_4 has one step of each kind
+
+
+class Clock(keras.callbacks.Callback):
+    """Seconds of the steps of one call of `fit`."""
+
+    def on_train_begin(self, logs=None):
+        self.total = 0.0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.begin = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.total += time.perf_counter() - self.begin
+
+
+def compiled(variant, backbone, image_size, classes=10, **options):
+    """A classifier in plain Keras, or with attention supervision; `options` are those of `compile`."""
+    classifier = backbones.create(backbone, classes, image_size)
+    if variant == "plain":
+        model = keras.Model(classifier.inputs, classifier.outputs)
+    else:
+        term = sf.Term(0.3, every_steps=4 if variant == "every_4" else 1)
+        terms = dict.fromkeys(("separation_inner", "separation_last", "consistency"), term)
+        model = sf.SharpenFocus(classifier, second_order=variant != "first_order", **terms)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(1e-3, momentum=0.9), loss, metrics=["accuracy"], **options)
+    return model
+
+
+def one_batch(image_size, batch_size, classes=10):
+    """The same batch for ever."""
+    images = np.random.default_rng(0).integers(0, 256, (batch_size, image_size, image_size, 3)).astype(np.float32)
+    return tf.data.Dataset.from_tensors((images, np.arange(batch_size) % classes)).repeat().prefetch(2)
+
+
+def seconds_in_turns(models, data, rounds, steps_per_execution=1):
+    """Seconds a step of each model, round by round; the first round, which compiles, is left out."""
+    clock, found = Clock(), {name: [] for name in models}
+    steps = _STEPS * steps_per_execution
+    for round_ in range(1 + rounds):
+        for name, model in models.items():
+            model.fit(data, steps_per_epoch=steps, verbose=0, callbacks=[clock])
+            if round_:
+                found[name].append(clock.total / steps)
+    return found
+
+
+def ratio(times, others):
+    """The median over rounds of the ratio of two models' times."""
+    return statistics.median(mine / other for mine, other in zip(times, others, strict=True))
