@@ -149,8 +149,9 @@ def test_multiplications():
 
 
 def test_floors_of_attention_supervision_worked_out_by_hand():
-    """Between the inner layer and the scores lie the second convolution (4 x 4 x 9 x 4 x 6) and the dense layer (6 x 3);
-    the first one (8 x 8 x 9 x 3 x 4) comes before. Two classes, three passes through that part, of three in all.
+    """Between the inner layer and the scores lie the second convolution and the dense layer; the first comes before.
+
+    Two classes, three passes through that part each, where a plain step has three through the whole network.
     """
     beyond = 4 * 4 * 9 * 4 * 6 + 6 * 3
     share = beyond / (beyond + 8 * 8 * 9 * 3 * 4)
