@@ -99,11 +99,12 @@ def kill_one(run, chance):
     number = chance.randrange(len(run.processes))
     run.processes[number].kill()
     killed = time.monotonic()
-    if not ended(run.processes, 60 if run.met() else 20):
-        if run.met():
+    if not ended(run.processes, 20):
+        if not run.met():
+            run.processes[number] = run.process(number)
+            return "while workers wait for each other", None
+        if not ended(run.processes, 40):
             sys.exit("the other worker did not notice within a minute")
-        run.processes[number] = run.process(number)
-        return "while workers wait for each other", None
     seconds = time.monotonic() - killed
     codes = [process.returncode for process in run.processes]
     if sorted(codes) != [-9, *[69] * (len(codes) - 1)]:
