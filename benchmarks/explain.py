@@ -4,8 +4,10 @@
   python benchmarks/explain.py --backbone=efficientnet_lite0 --image_size=160 --batch_size=32
 
 In turns, in one process: Keras' `predict`; `explain`, which also gives the maps of two classes at two layers; `explain`
-with the last layer alone; the same four maps by tf-keras-vis' Gradcam; and the SavedModel's two signatures. Each round
-gives a ratio, and the median of the rounds counts. The last line is JSON.
+with the last layer alone; the same four maps by tf-keras-vis' Gradcam (which runs eagerly, a forward pass for each
+map); the classifier in a bare tf.function; and the SavedModel's two signatures. Each round gives ratios, and the median
+of the rounds counts. The last line is JSON: ratios to `predict`, and `explain_to_bare` and `served`, those of `explain`
+to the bare function and of the two signatures to each other.
 """
 
 import json
@@ -60,8 +62,10 @@ def main(_):
     with tempfile.TemporaryDirectory() as folder:
         model.export(f"{folder}/1")
         served = tf.saved_model.load(f"{folder}/1").signatures
+    bare = tf.function(lambda part: classifier(part, training=False))
     answers = {
         "predict": lambda: classifier.predict(images, batch, verbose=0),
+        "bare": lambda: [bare(part).numpy() for part in parts],
         "explain": lambda: model.explain(images, batch_size=batch),
         "explain_last": lambda: model.explain(images, batch_size=batch, inner=False),
         "tf_keras_vis": lambda: by_tf_keras_vis(classifier, explanation, images, (model.inner_layer, model.last_layer)),
@@ -78,13 +82,16 @@ def main(_):
             answer()
             if round_:  # the first one compiles
                 seconds[name].append(time.perf_counter() - begin)
-    result = {}
+
+    def ratio(name, other):
+        return round(statistics.median(m / o for m, o in zip(seconds[name], seconds[other], strict=True)), 3)
+
+    result = {name: ratio(name, "predict") for name in seconds if name != "predict"}
     for name, times in seconds.items():
-        pairs = zip(times, seconds["predict"], strict=True)
-        ratio = statistics.median(mine / predict for mine, predict in pairs)
-        print(f"{name:<15} {len(images) / statistics.median(times):9.1f} pictures/s  {ratio:7.3f} times predict")
-        if name != "predict":
-            result[name] = round(ratio, 3)
+        print(
+            f"{name:<15} {len(images) / statistics.median(times):9.1f} pictures/s  {result.get(name, 1):7.3f} x predict"
+        )
+    result |= {"explain_to_bare": ratio("explain", "bare"), "served": ratio("served_explain", "served_scores")}
     keys = ("backbone", "image_size", "batch_size")
     print(json.dumps(result | {key: flags.FLAGS[key].value for key in keys}))
 

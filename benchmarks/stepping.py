@@ -52,7 +52,8 @@ def seconds_in_turns(models, data, rounds, steps_per_execution=1):
     clock, found = Clock(), {name: [] for name in models}
     steps = _STEPS * steps_per_execution
     for round_ in range(1 + rounds):
-        for name, model in models.items():
+        first = round_ % len(models)
+        for name, model in [*models.items()][first:] + [*models.items()][:first]:
             model.fit(data, steps_per_epoch=steps, verbose=0, callbacks=[clock])
             if round_:
                 found[name].append(clock.total / steps)

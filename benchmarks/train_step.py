@@ -7,15 +7,14 @@
 
 Four models train in turns in one process on one batch: plain Keras, ICASC as the paper has it, ICASC with attention
 whose weights are taken as constants, and ICASC each fourth step. Each round gives a ratio, and the median of the rounds
-counts. The floor is what the additional multiplications alone would cost. Peak memory is measured in processes of their
-own: `memory_exact` is that of the whole process, `memory_exact_above_model` what it grew by in training. The last line
-is JSON.
+counts. The floor is what the additional multiplications alone would cost, see benchmarks/multiplications.py. Peak
+memory is measured in processes of their own, and is a ratio to plain Keras, too: `memory_exact` that of the whole
+processes, `memory_exact_above_model` that of what they grew by in training. The last line is JSON.
 """
 
 import json
 import os
 import pathlib
-import resource
 import statistics
 import subprocess
 import sys
@@ -56,11 +55,17 @@ def peak_memory(variant):
     return json.loads(output.splitlines()[-1])
 
 
+def resident(key):
+    """Resident memory of this process in bytes, now (VmRSS) or at its peak (VmHWM); of Linux."""
+    # Not from `resource`, which counts what the parent had when it started this process.
+    (line,) = (line for line in pathlib.Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
+    return 1024 * int(line.split()[1])
+
+
 def train_and_print_memory(model, data):
-    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
-    before = pages * resource.getpagesize()
+    before = resident("VmRSS")
     model.fit(data, steps_per_epoch=4 * _STEPS_PER_EXECUTION.value, verbose=0)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = resident("VmHWM")
     print(json.dumps([peak, peak - before]))
 
 

@@ -21,62 +21,61 @@ _POOLINGS = (
 _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 
 
-def readers(classifier: keras.Model, path: str) -> frozenset[str]:
-    """The layers that read a feature map, if all of them are such as this module knows; else none.
+def readers(classifier: keras.Model, paths: tuple[str, ...]) -> dict[str, frozenset[str]]:
+    """The layers that read each feature map, where all of them are such as this module knows.
+
+    To be called before the classifier is trained: it is run once on symbolic pictures.
 
     Args:
         classifier: a model that `sfocus_tf.layers.check_classifier` accepts.
-        path: of the layer that gives the feature map.
+        paths: of the layers that give the feature maps.
+
+    Returns:
+        The readers' paths, by feature map; none for a map with another reader.
     """
-    steps, result = layers.steps(classifier)
-    outputs = [step.output for step in steps if step.path == path]
-    if len(outputs) != 1 or outputs[0] is result:
-        return frozenset()
-    found = [step for step in steps if any(tensor is outputs[0] for tensor in step.inputs)]
+    steps, _, result = layers.steps(classifier)
     times_run = [step.path for step in steps]
-    if all(len(step.inputs) == 1 and _is_known(step.layer) and times_run.count(step.path) == 1 for step in found):
-        return frozenset(step.path for step in found)
-    return frozenset()
+    found = {}
+    for path in paths:
+        outputs = [step.output for step in steps if step.path == path]
+        reading = [step for step in steps if any(tensor is outputs[-1] for tensor in step.inputs)]
+        alone = len(outputs) == 1 and outputs[0] is not result
+        known = all(
+            len(step.inputs) == 1 and _is_known(step.layer) and times_run.count(step.path) == 1 for step in reading
+        )
+        found[path] = frozenset(step.path for step in reading) if alone and known else frozenset()
+    return found
 
 
 def _is_known(layer: Any) -> bool:
     if type(layer) in _CONVOLUTIONS:
-        grouped = type(layer) is keras.layers.Conv2D and layer.groups != 1
-        return layer.activation is keras.activations.linear and not grouped
-    return type(layer) in _POOLINGS
+        ungrouped = getattr(layer, "groups", 1) == 1 or isinstance(layer, keras.layers.DepthwiseConv2D)
+        linear = layer.activation is keras.activations.linear
+        return linear and ungrouped and layer.data_format == "channels_last"
+    return type(layer) in _POOLINGS and layer.data_format == "channels_last"
 
 
-def tapped(layer: Any, features: tf.Tensor, output: tf.Tensor, probe: tf.Tensor) -> tf.Tensor:
-    """The output of a reader, unchanged, which also depends on `probe` as if that were added to `features`.
-
-    The derivative of a score with respect to `probe` is then the reader's part of `sum over i,j of dY/dF[i,j]`. Both it
-    and what it is made of can be differentiated again.
+def summed(layer: Any, features: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+    """A reader's part of `sum over i,j of dY/dF[i,j]`.
 
     Args:
         layer: a reader that `readers` found.
-        features: `F`, its input, `[batch, height, width, channels]`.
-        output: its output.
-        probe: `[batch, channels]`, zeros, float32 or float64: the type in which sums are taken.
+        features: `F`, its input, `[batch, height, width, channels]`, any float type.
+        gradient: `dY/dz` at its output `z`, of the output's shape.
+
+    Returns:
+        `[batch, channels]` float32 (float64 for float64 features). Differentiable with respect to the gradient and the
+        layer's kernel.
     """
-    size = tf.shape(features)[1:3]
-    kernel = tf.cast(tf.convert_to_tensor(layer.kernel), probe.dtype) if hasattr(layer, "kernel") else None
-
-    @tf.custom_gradient
-    def identity(output: tf.Tensor, probe: tf.Tensor) -> Any:
-        def gradients(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return upstream, _summed(layer, kernel, size, tf.cast(upstream, probe.dtype))
-
-        return tf.identity(output), gradients
-
-    return identity(output, probe)
-
-
-def _summed(layer: Any, kernel: tf.Tensor | None, size: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
-    """What `upstream`, a gradient at the layer's output, gives at its input, summed over positions."""
-    if kernel is None:
-        return tf.reduce_sum(upstream, axis=list(range(1, upstream.shape.rank - 1)))
-    rows, columns = (_inside(size[axis], tf.shape(upstream)[1 + axis], axis, layer, upstream.dtype) for axis in (0, 1))
-    by_tap = tf.einsum("iy,jx,bijo->byxo", rows, columns, upstream)
+    dtype = tf.float64 if features.dtype == tf.float64 else tf.float32  # whatever the precision policy
+    gradient = tf.cast(gradient, dtype)
+    if not isinstance(layer, _CONVOLUTIONS):
+        return tf.reduce_sum(gradient, axis=list(range(1, gradient.shape.rank - 1)))
+    kernel = tf.cast(tf.convert_to_tensor(layer.kernel), dtype)
+    rows, columns = (
+        _inside(tf.shape(features)[axis], tf.shape(gradient)[axis], axis - 1, layer, dtype) for axis in (1, 2)
+    )
+    by_tap = tf.einsum("iy,jx,bijo->byxo", rows, columns, gradient)
     if isinstance(layer, keras.layers.DepthwiseConv2D):
         by_tap = tf.reshape(by_tap, tf.concat([tf.shape(by_tap)[:1], tf.shape(kernel)], axis=0))
         return tf.reduce_sum(by_tap * kernel, axis=(1, 2, 4))

@@ -1,7 +1,6 @@
-"""One forward pass of a classifier, and from it the attention of two classes at two layers."""
+"""One forward pass of a classifier, and from it the attention of two classes at two layers; a model that explains."""
 
 import dataclasses
-import functools
 from typing import Any, NamedTuple
 
 import keras
@@ -52,6 +51,7 @@ class Observer:
         second_order: differentiate the attention through its own weights.
         multi_label: several classes a picture.
         dtype: of the scores that attention is taken of, float32 or float64.
+        readers: of each attention layer, the layers that read it, where `sfocus_tf.channel_gradients` knows them all.
     """
 
     classifier: keras.Model
@@ -61,6 +61,7 @@ class Observer:
     second_order: bool
     multi_label: bool
     dtype: str
+    readers: dict[str, frozenset[str]]
 
     def observe(
         self,
@@ -80,21 +81,20 @@ class Observer:
             inner: take it at the inner layer too. Without, where the network ends in pooling and a dense layer, nothing
                 is left of the backward pass but a row of the dense layer's kernel.
         """
-        watched_layers = (self.inner_layer, self.last_layer) if inner else (self.last_layer,)
+        paths = (self.inner_layer, self.last_layer) if inner else (self.last_layer,)
         features: dict[str, tf.Tensor] = {}
-        sources: dict[str, tf.Tensor] = {}
-        # Recording begins at the first layer that is watched: nothing before it is differentiated here.
+        # By attention layer: where the backward pass ends, at its readers or, where they are not known, at itself.
+        ends: dict[str, list[tuple[Any, tf.Tensor]]] = {path: [] for path in paths}
+        # Recording begins at the first of these: nothing before it is differentiated here.
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
 
-            def watch(path: str, layer: Any, arguments: Any, output: Any) -> Any:
-                for watched in watched_layers:
-                    if path in self._readers.get(watched, ()):
-                        output = channel_gradients.tapped(layer, features[watched], output, sources[watched])
-                if path in watched_layers:
+            def watch(path: str, layer: Any, arguments: Any, output: Any) -> None:
+                if path in paths:
                     features[path] = output
-                    sources[path] = self._source(path, output)
-                    tape.watch(sources[path])
-                return output
+                for watched in paths:
+                    if path in (self.readers[watched] or (watched,)):
+                        tape.watch(output)
+                        ends[watched].append((layer, output))
 
             raw_scores = layers.run(self.classifier, x, watch, training)
             scores = tf.cast(raw_scores, self.dtype)
@@ -103,33 +103,24 @@ class Observer:
         nothing = Attention(tf.zeros([tf.shape(scores)[0], 0, 0], self.dtype), tf.zeros_like(scores[:, 0]))
         maps = dict.fromkeys(Maps._fields, nothing)
         for role, score in zip(("target", "rival"), chosen, strict=True):
-            gradients = tape.gradient(score, sources)
-            for path in watched_layers:
-                gradient = gradients[path] if self.second_order else tf.stop_gradient(gradients[path])
+            gradients = tape.gradient(score, {path: [output for _, output in ends[path]] for path in paths})
+            for path in paths:
                 layer = "inner" if path == self.inner_layer else "last"
-                maps[f"{role}_{layer}"] = self._attention(path, features[path], gradient)
+                at_ends = [(each, slope) for (each, _), slope in zip(ends[path], gradients[path], strict=True)]
+                maps[f"{role}_{layer}"] = self._attention(path, features[path], at_ends)
         return raw_scores, Maps(**maps), classes
 
-    @functools.cached_property
-    def _readers(self) -> dict[str, frozenset[str]]:
-        """Of each attention layer, the layers that read it, where all are known; see `channel_gradients`."""
-        if self.mechanism != "grad_cam":
-            return {}
-        found = {path: channel_gradients.readers(self.classifier, path) for path in (self.inner_layer, self.last_layer)}
-        return {path: readers for path, readers in found.items() if readers}
-
-    def _source(self, path: str, features: tf.Tensor) -> tf.Tensor:
-        """What the score is differentiated by: the features, or one number for each channel where that does."""
-        if path not in self._readers:
-            return features
-        dtype = tf.float64 if features.dtype == tf.float64 else tf.float32  # that of sums over positions
-        return tf.zeros([tf.shape(features)[0], features.shape[-1]], dtype)
-
-    def _attention(self, path: str, features: tf.Tensor, gradient: tf.Tensor) -> Attention:
-        if path not in self._readers:
-            return attention.attention(features, gradient, self.mechanism)
-        positions = tf.reduce_prod(tf.shape(features)[1:3])
-        return attention.weighted(features, gradient / tf.cast(positions, gradient.dtype))
+    def _attention(self, path: str, features: tf.Tensor, at_ends: list[tuple[Any, tf.Tensor | None]]) -> Attention:
+        """From the gradients of a class's score at the ends of the backward pass, each with its layer."""
+        # A layer that the scores do not depend on has none.
+        used = [(layer, gradient) for layer, gradient in at_ends if gradient is not None]
+        if self.readers[path]:
+            total = tf.add_n([channel_gradients.summed(layer, features, gradient) for layer, gradient in used])
+            alpha = total / tf.cast(tf.reduce_prod(tf.shape(features)[1:3]), total.dtype)
+            return attention.weighted(features, alpha if self.second_order else tf.stop_gradient(alpha))
+        ((_, gradient),) = used
+        gradient = gradient if self.second_order else tf.stop_gradient(gradient)
+        return attention.attention(features, gradient, self.mechanism)
 
     def _classes(self, scores: tf.Tensor, labels: Any, wanted: tuple[tf.Tensor, tf.Tensor] | None) -> Classes:
         if wanted is None and not self.multi_label:
@@ -176,8 +167,8 @@ class ExplainingModel(keras.Model):
             labels: instead of class numbers, the pictures' labels as in training: explains the labelled class and the
                 most confusing other one (of several labels, the present class and the absent class with the highest
                 scores). A picture that has not both is explained as if it had no label.
-            inner: take the maps at the inner layer too. Those at the last layer alone cost next to nothing where the
-                network ends in pooling and a dense layer.
+            inner: take the maps at the inner layer too (figures need both). Those at the last layer alone cost next to
+                nothing where the network ends in pooling and a dense layer.
 
         Returns:
             Scores, class numbers and raw maps.
@@ -214,7 +205,17 @@ class ExplainingModel(keras.Model):
     def explain_on_batch(
         self, images: tf.Tensor, class_ids: tf.Tensor, rival_ids: tf.Tensor, inner: bool = True
     ) -> dict[str, tf.Tensor]:
-        """`explain` for one batch of tensors, for use in graphs; class numbers below 0 are chosen by the scores."""
+        """`explain` for one batch of tensors, for use in graphs.
+
+        Args:
+            images: `[batch, height, width, channels]`.
+            class_ids: `[batch]` int32; below 0 chosen by the scores.
+            rival_ids: the same of the rival.
+            inner: take the maps at the inner layer too; a Python bool.
+
+        Returns:
+            The fields of `Explanation`.
+        """
         wanted = (class_ids, rival_ids)
         return _as_explanation(*self._observer.observe(images, training=False, wanted=wanted, inner=inner))
 
@@ -222,7 +223,16 @@ class ExplainingModel(keras.Model):
     def explain_labelled_on_batch(
         self, images: tf.Tensor, labels: tf.Tensor, inner: bool = True
     ) -> dict[str, tf.Tensor]:
-        """`explain(images, labels=labels)` for one batch of tensors, with `valid`: whether a picture has both."""
+        """`explain(images, labels=labels)` for one batch of tensors.
+
+        Args:
+            images: `[batch, height, width, channels]`.
+            labels: in any form that training takes.
+            inner: take the maps at the inner layer too; a Python bool.
+
+        Returns:
+            The fields of `Explanation`, and `valid`, `[batch]` bool: whether a picture has a target and a rival.
+        """
         observed = self._observer.observe(images, training=False, labels=labels, inner=inner)
         return _as_explanation(*observed) | {"valid": observed[2].valid}
 

@@ -19,7 +19,7 @@ _ACTIVATIONS = {
 # Operations whose output is activated where all their inputs are.
 _KEEPS_ACTIVATION = ("Concatenate", "Pooling", "ZeroPadding", "Cropping", "Dropout", "Identity")
 
-Visit = Callable[[str, Any, Any, Any], Any]
+Visit = Callable[[str, Any, Any, Any], None]
 
 
 class AttentionLayers(NamedTuple):
@@ -65,8 +65,7 @@ def run(model: keras.Model, inputs: Any, visit: Visit, training: bool | None = N
     Args:
         model: the model.
         inputs: its inputs: tensors, or symbolic ones.
-        visit: called as `visit(path, layer, arguments, output)` after each layer, in order of execution; what it
-            returns, unless `None`, takes the place of the output.
+        visit: called as `visit(path, layer, arguments, output)` after each layer, in order of execution.
         training: as in `model(inputs, training=...)`.
         prefix: path of the model itself, for its own use.
 
@@ -82,8 +81,8 @@ def run(model: keras.Model, inputs: Any, visit: Visit, training: bool | None = N
             output = run(layer, args[0], visit, kwargs.get("training"), path + "/")
         else:
             output = layer(*args, **kwargs)
-        instead = visit(path, layer, (args, kwargs), output)
-        return output if instead is None else instead
+        visit(path, layer, (args, kwargs), output)
+        return output
 
     symbolic = any(isinstance(tensor, keras.KerasTensor) for tensor in keras.tree.flatten(inputs))
     if isinstance(model, keras.Sequential):
@@ -198,8 +197,15 @@ def _no_layers(classifier: keras.Model, reason: str) -> ValueError:
     )
 
 
-def steps(classifier: keras.Model) -> tuple[list[Step], keras.KerasTensor]:
-    """Every step of a classifier on symbolic pictures, in order, and its output; of nested models, those inside."""
+def steps(classifier: keras.Model) -> tuple[list[Step], keras.KerasTensor, keras.KerasTensor]:
+    """Every step of a classifier on symbolic pictures, in order; of nested models, those inside.
+
+    Args:
+        classifier: a model that `check_classifier` accepts.
+
+    Returns:
+        The steps, the symbolic pictures, and the classifier's output for them.
+    """
     found: list[Step] = []
 
     def record(path: str, layer: Any, arguments: Any, output: Any) -> None:
@@ -210,17 +216,16 @@ def steps(classifier: keras.Model) -> tuple[list[Step], keras.KerasTensor]:
     shape = [side or 224 for side in classifier.inputs[0].shape[1:3]]
     symbolic = keras.Input((*shape, classifier.inputs[0].shape[3]), dtype=classifier.inputs[0].dtype)
     result = run(classifier, symbolic, record)
-    return found, result
+    return found, symbolic, result
 
 
 def _feature_maps(classifier: keras.Model) -> list[_Map]:
     """Every layer's output of shape `[batch, height, width, channels]`, in order of execution."""
-    run_steps, result = steps(classifier)
+    run_steps, symbolic, result = steps(classifier)
     last_use = {id(t): position for position, step in enumerate(run_steps) for t in step.inputs}
     last_use[id(result)] = len(run_steps)
     activated: dict[int, bool] = {}
-    made = {id(t) for step in run_steps for t in keras.tree.flatten(step.output)}
-    live = set(last_use) - made - {id(result)}  # the pictures themselves
+    live: set[int] = {id(symbolic)}
     maps = []
     for position, (path, layer, tensors, output) in enumerate(run_steps):
         activated[id(output)] = _activates(layer) or (

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from sfocus_tf import attention as attention_lib
-from sfocus_tf import distribution, layers, losses, serving
+from sfocus_tf import channel_gradients, distribution, layers, losses, serving
 from sfocus_tf.attention import Classes
 from sfocus_tf.explanation import ExplainingModel, Maps, Observer
 from sfocus_tf.losses import Term
@@ -115,9 +115,11 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         given = dict(zip(TERMS, (separation_inner, separation_last, consistency), strict=True))
         # Sums over maps and all that is made of them: float32 at least, float64 for a float64 classifier.
         self._float = "float64" if classifier.outputs[0].dtype == "float64" else "float32"
-        self._observer = Observer(
-            classifier, self.inner_layer, self.last_layer, attention, second_order, multi_label, self._float
-        )
+        paths = (self.inner_layer, self.last_layer)
+        # Other mechanisms want the gradient at each position.
+        known = channel_gradients.readers(classifier, paths) if attention == "grad_cam" else {}
+        readers = {path: known.get(path, frozenset()) for path in paths}
+        self._observer = Observer(classifier, *paths, attention, second_order, multi_label, self._float, readers)
         self.terms = {key: term if isinstance(term, Term) else Term(term) for key, term in given.items()}
         self._term_weights = {key: self._weight_variable(key, term.weight) for key, term in self.terms.items()}
         self._term_metrics = {key: keras.metrics.Mean(key, self._float) for key in ("classification_loss", *TERMS)}

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework.config import disable_op_determinism
 
 from sfocus_tf.data import Data
 
@@ -28,6 +29,7 @@ def _fresh_keras():
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
     keras.backend.clear_session()
+    disable_op_determinism()  # Keras would not compile with XLA from then on
 
 
 @pytest.fixture(scope="session")
@@ -59,8 +61,10 @@ def tiny_classifier(
 ) -> keras.Model:
     """Two resolutions, no normalisation: `[batch, size, size, channels]` -> scores."""
     inputs = keras.Input((size, size, channels))
-    x = keras.layers.Conv2D(4, 3, padding="same", activation=activation, name="fine", **kwargs)(inputs)
-    x = keras.layers.Conv2D(6, 3, 2, padding="same", activation=activation, name="coarse", **kwargs)(x)
+    x = keras.layers.Conv2D(4, 3, padding="same", name="fine_conv", **kwargs)(inputs)
+    x = keras.layers.Activation(activation, name="fine")(x)
+    x = keras.layers.Conv2D(6, 3, 2, padding="same", name="coarse_conv", **kwargs)(x)
+    x = keras.layers.Activation(activation, name="coarse")(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
     return keras.Model(inputs, keras.layers.Dense(classes, name="scores")(x), name="tiny")
 

@@ -43,10 +43,12 @@ def dataset(count):
 
 def classifier(normalised):
     inputs = keras.Input((8, 8, 3))
-    x = keras.layers.Conv2D(4, 3, padding="same", activation="relu", name="fine")(inputs)
+    x = keras.layers.Conv2D(4, 3, padding="same")(inputs)
     if normalised:
         x = keras.layers.BatchNormalization(synchronized=True)(x)
-    x = keras.layers.Conv2D(6, 3, 2, padding="same", activation="relu", name="coarse")(x)
+    x = keras.layers.ReLU(name="fine")(x)
+    x = keras.layers.Conv2D(6, 3, 2, padding="same")(x)
+    x = keras.layers.ReLU(name="coarse")(x)
     return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x)))
 
 

@@ -1,5 +1,7 @@
 """Sums over positions of a gradient, against the sums of the gradient that TensorFlow gives at every position."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from keras import layers
 
 import sfocus_tf as sf
 from sfocus_tf import backbones, channel_gradients
-from tests.conftest import pictures, tiny_classifier
+from tests.conftest import crossentropy, pictures
 
 READERS = {
     "strided": lambda: layers.Conv2D(4, 3, 2, padding="same"),
@@ -20,8 +22,9 @@ READERS = {
     "depthwise valid": lambda: layers.DepthwiseConv2D(3, padding="valid"),
     "maximum": lambda: layers.MaxPooling2D(3, 2, padding="same"),
     "average": lambda: layers.AveragePooling2D(3, 2, padding="same"),
+    "depthwise dilated": lambda: layers.DepthwiseConv2D(3, dilation_rate=2, padding="same"),
     "global average": lambda: layers.GlobalAveragePooling2D(keepdims=True),
-    "global maximum": lambda: layers.GlobalMaxPooling2D(keepdims=True),
+    "global maximum": layers.GlobalMaxPooling2D,
 }
 
 
@@ -36,7 +39,7 @@ def test_the_sum_of_a_gradient_and_its_derivatives(name, size):
     mixing = tf.constant(np.random.default_rng(1).normal(size=(reader(features).shape[-1], 5)))
 
     def score(output):
-        return tf.reduce_sum(tf.tanh(tf.einsum("bijo,op->bijp", output, mixing)) ** 2)
+        return tf.reduce_sum(tf.tanh(tf.einsum("b...o,op->b...p", output, mixing)) ** 2)
 
     def derivatives(of_sum):
         with tf.GradientTape() as tape:
@@ -52,19 +55,17 @@ def test_the_sum_of_a_gradient_and_its_derivatives(name, size):
             found = score(reader(features))
         return tf.reduce_sum(tape.gradient(found, features), axis=(1, 2))
 
-    def by_probe():
-        probe = tf.zeros([2, 3], tf.float64)
+    def from_output():
         with tf.GradientTape() as tape:
-            tape.watch(probe)
             output = reader(features)
-            tapped = channel_gradients.tapped(reader, features, output, probe)
-            found = score(tapped)
-        np.testing.assert_array_equal(tapped, output)
-        return tape.gradient(found, probe)
+            tape.watch(output)
+            found = score(output)
+        return channel_gradients.summed(reader, features, tape.gradient(found, output))
 
-    (expected, expected_slopes), (found, slopes) = derivatives(by_position), derivatives(by_probe)
+    (expected, expected_slopes), (found, slopes) = derivatives(by_position), derivatives(from_output)
     assert np.abs(expected).max() > 1e-3
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+    assert all(np.abs(slope).max() > 1e-4 for slope in expected_slopes)
     for slope, expected_slope in zip(slopes, expected_slopes, strict=True):
         np.testing.assert_allclose(slope, expected_slope, rtol=1e-8, atol=1e-10)
 
@@ -77,13 +78,16 @@ def test_readers_are_found_and_what_is_not_known_is_left_to_the_general_path():
     coarse = layers.ReLU(name="coarse")(layers.Add()([x, shortcut]))
     scores = layers.Dense(3)(layers.GlobalAveragePooling2D(name="pool")(coarse))
     model = keras.Model(inputs, scores)
-    assert channel_gradients.readers(model, "fine") == {"conv", "shortcut"}
-    assert channel_gradients.readers(model, "coarse") == {"pool"}
+    found = channel_gradients.readers(model, ("fine", "coarse"))
+    assert found == {"fine": {"conv", "shortcut"}, "coarse": {"pool"}}
 
-    # The convolution's own activation is no linear function of its input.
-    assert channel_gradients.readers(tiny_classifier(), "fine") == frozenset()
+    # A convolution with an activation of its own is no linear function of its input.
+    activated = layers.Conv2D(4, 3, 2, activation="relu", name="coarse")(fine)
+    scores = layers.Dense(3)(layers.GlobalAveragePooling2D(name="pool")(activated))
+    found = channel_gradients.readers(keras.Model(inputs, scores), ("fine", "coarse"))
+    assert found == {"fine": set(), "coarse": {"pool"}}
     scores = layers.Dense(3)(layers.Flatten()(layers.Dropout(0.5)(coarse)))
-    assert channel_gradients.readers(keras.Model(inputs, scores), "coarse") == frozenset()
+    assert channel_gradients.readers(keras.Model(inputs, scores), ("coarse",)) == {"coarse": set()}
 
 
 def test_a_layer_that_is_run_twice_is_no_known_reader():
@@ -92,7 +96,7 @@ def test_a_layer_that_is_run_twice_is_no_known_reader():
     fine = layers.ReLU(name="fine")(shared(inputs))
     coarse = layers.ReLU(name="coarse")(layers.MaxPooling2D()(shared(fine)))
     model = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(coarse)))
-    assert channel_gradients.readers(model, "fine") == frozenset()
+    assert channel_gradients.readers(model, ("fine",)) == {"fine": set()}
 
 
 def test_readers_inside_a_nested_model_are_found_by_their_path():
@@ -100,30 +104,70 @@ def test_readers_inside_a_nested_model_are_found_by_their_path():
     inputs = keras.Input((32, 32, 3))
     x = layers.GlobalAveragePooling2D(name="pool")(backbone(inputs))
     model = keras.Model(inputs, layers.Dense(4)(x))
-    assert channel_gradients.readers(model, f"{backbone.name}/block_1_expand_relu") == frozenset()  # read by padding
-    assert channel_gradients.readers(model, f"{backbone.name}/block_15_expand_relu") == {
-        f"{backbone.name}/block_15_depthwise"
-    }
-    assert channel_gradients.readers(model, f"{backbone.name}/out_relu") == {"pool"}
+    paths = [f"{backbone.name}/{name}" for name in ("block_1_expand_relu", "block_15_expand_relu", "out_relu")]
+    found = channel_gradients.readers(model, tuple(paths))
+    assert found == {paths[0]: set(), paths[1]: {f"{backbone.name}/block_15_depthwise"}, paths[2]: {"pool"}}
+    # The first is read by a padding, which is not known.
+
+
+def with_general_path(model):
+    """Lets a model take its attention as if no reader was known."""
+    none = dict.fromkeys(model._observer.readers, frozenset())
+    model._observer = dataclasses.replace(model._observer, readers=none)
+    return model
 
 
 @pytest.mark.parametrize("second_order", [True, False])
 def test_a_training_step_is_that_of_the_general_path(second_order):
-    """Weights after a step of a small residual network, with `readers` and without."""
-    weights = []
-    for general in (False, True):
+    """Weights after a step of a small residual network, with known readers and without; attention counts in both."""
+
+    def trained(weight, *, general):
         keras.utils.set_random_seed(1)
         keras.config.set_floatx("float64")
-        model = sf.SharpenFocus(
-            backbones.create("resnet8", 3, 16), second_order=second_order, omega=5.0, minimum_mass=0.0
-        )
-        assert len(model._observer._readers) == 2
+        terms = dict.fromkeys(("separation_inner", "separation_last", "consistency"), weight)
+        classifier = backbones.create("resnet8", 3, 16)
+        model = sf.SharpenFocus(classifier, second_order=second_order, omega=5.0, minimum_mass=0.0, **terms)
+        assert all(model._observer.readers.values())
         if general:
-            model._observer.__dict__["_readers"] = {}
-        model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-        before = model.get_weights()
+            with_general_path(model)
+        model.compile(keras.optimizers.SGD(0.1), crossentropy())
         model.train_on_batch(255 * pictures(6, 16), np.arange(6) % 3)
-        weights.append(model.get_weights())
-    assert max(np.abs(new - old).max() for new, old in zip(weights[0], before, strict=True)) > 1e-3
-    for mine, other in zip(*weights, strict=True):
-        np.testing.assert_allclose(mine, other, rtol=1e-7, atol=1e-9)
+        return model.get_weights()
+
+    mine, other = trained(1.0, general=False), trained(1.0, general=True)
+    without = trained(0.0, general=False)
+    assert max(np.abs(one - two).max() for one, two in zip(mine, without, strict=True)) > 1e-3
+    for one, two in zip(mine, other, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_in_mixed_precision_the_maps_are_those_of_the_general_path(policy):
+    keras.config.set_dtype_policy(policy)
+    model = sf.SharpenFocus(backbones.create("resnet8", 3, 16))
+    images = 255 * pictures(6, 16)
+    mine = model.explain(images)
+    model = with_general_path(sf.SharpenFocus(model.classifier))
+    other = model.explain(images, mine.target, mine.rival)
+    for field in ("target_inner", "rival_inner", "target_last", "rival_last"):
+        one, two = getattr(mine, field), getattr(other, field)
+        assert one.dtype == np.float32 and two.max() > 0
+        np.testing.assert_allclose(one, two, atol=0.05 * two.max(), err_msg=field)
+
+
+def test_losses_of_layers_are_kept():
+    """The search for readers runs the network, which must not cost a layer its own loss."""
+
+    def logged(wrap):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((8, 8, 3))
+        x = layers.Conv2D(4, 3, padding="same", activity_regularizer="l2")(inputs)
+        x = layers.Conv2D(4, 3, 2, padding="same")(layers.ReLU()(x))
+        x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
+        model = wrap(keras.Model(inputs, layers.Dense(3)(x)))
+        model.compile(keras.optimizers.SGD(0.1), crossentropy())
+        return model.fit(pictures(6), np.arange(6) % 3, epochs=2, shuffle=False, verbose=0).history
+
+    plain, ours = logged(lambda model: model), logged(sf.SharpenFocus)
+    assert ours["separation_last"][0] > 0
+    assert ours["classification_loss"][0] == pytest.approx(plain["loss"][0], rel=1e-6)

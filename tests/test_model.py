@@ -174,8 +174,8 @@ def test_dead_maps_are_counted_and_harmless():
 def test_features_of_any_scale_train_without_nan(exponent):
     """The first layer's output scaled up and down by powers of ten, second order included."""
     classifier = tiny_classifier()
-    kernel, bias = classifier.get_layer("fine").get_weights()
-    classifier.get_layer("fine").set_weights([kernel * np.float32(10.0**exponent), bias])
+    kernel, bias = classifier.get_layer("fine_conv").get_weights()
+    classifier.get_layer("fine_conv").set_weights([kernel * np.float32(10.0**exponent), bias])
     model = sf.SharpenFocus(classifier)
     with tf.GradientTape() as tape:
         _, maps, classes = model._observer.observe(pictures(4), training=True, labels=LABELS[:4])
@@ -256,17 +256,6 @@ def test_explain_takes_classes_and_checks_them():
         model.explain(images, rival_ids=[0, 1])
 
 
-FRESH = """
-import sys, keras, numpy as np, sfocus_tf
-from tests.conftest import pictures
-from tests.test_model import LABELS
-keras.utils.set_random_seed(7)
-model = keras.models.load_model(sys.argv[1])
-model.fit(pictures(6), LABELS, batch_size=3, epochs=2, shuffle=False, verbose=0)
-np.savez(sys.argv[2], *model.get_weights(), step=int(model.optimizer.iterations))
-"""
-
-
 def test_the_last_layer_alone_is_explained_without_a_backward_pass():
     """The same maps, and no convolution but those of the forward pass in the graph."""
     model = sf.SharpenFocus(backbones.create("resnet8", 5, 16))
@@ -283,6 +272,17 @@ def test_the_last_layer_alone_is_explained_without_a_backward_pass():
 
     assert "Conv2DBackpropInput" in convolutions(True)
     assert set(convolutions(False)) == {"Conv2D"}
+
+
+FRESH = """
+import sys, keras, numpy as np, sfocus_tf
+from tests.conftest import pictures
+from tests.test_model import LABELS
+keras.utils.set_random_seed(7)
+model = keras.models.load_model(sys.argv[1])
+model.fit(pictures(6), LABELS, batch_size=3, epochs=2, shuffle=False, verbose=0)
+np.savez(sys.argv[2], *model.get_weights(), step=int(model.optimizer.iterations))
+"""
 
 
 def test_a_saved_model_trains_on_in_a_fresh_process(tmp_path):

@@ -20,6 +20,7 @@ def test_mixed_precision_trains_and_keeps_maps_in_float32(policy):
     assert model.explain(images).target_inner.dtype == np.float32
 
 
+@pytest.mark.filterwarnings("error:Model doesn't support")
 @pytest.mark.parametrize("options", [{"steps_per_execution": 2}, {"run_eagerly": True}, {"jit_compile": True}])
 def test_ways_to_run_give_the_same_weights(options):
     images = pictures(6)
