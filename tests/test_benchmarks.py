@@ -4,12 +4,13 @@ import json
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import sfocus_tf as sf
-from benchmarks import multiplications, table
+from benchmarks import accuracy, multiplications, table
 from sfocus_tf import backbones
 from tests import archives
 from tests.conftest import ROOT, tiny_classifier
@@ -158,3 +159,23 @@ def test_floors_of_attention_supervision_worked_out_by_hand():
     assert multiplications.after(tiny_classifier(), "fine") == beyond
     floors = multiplications.floors(tiny_classifier(), "fine")
     assert floors == {"exact": pytest.approx(1 + 2 * 3 * share / 3), "first_order": pytest.approx(1 + 2 * share / 3)}
+
+
+def test_summary_of_stored_runs_worked_out_by_hand(tmp_path, monkeypatch):
+    """Differences of 2 and 4 points: mean 3, standard error 1, and t of one degree of freedom 12.71. Seed 2 lacks its
+    control, and is left out.
+    """
+    monkeypatch.setattr(accuracy, "_RESULTS", SimpleNamespace(value=str(tmp_path)))
+    (tmp_path / "cub200").mkdir()
+    scores = {"cross_entropy": (0.70, 0.72, 0.1), "icasc": (0.72, 0.76, 0.9), "control": (0.70, 0.71)}
+    for arm, values in scores.items():
+        for seed, value in enumerate(values):
+            test = {"accuracy": value, "overlap_last": 0.4 if arm == "icasc" else 0.8, "pointing_last": 0.5}
+            text = json.dumps({"test": test, "seconds": 10.0, "epochs": 3})
+            (tmp_path / "cub200" / f"{arm}-{seed}.json").write_text(text)
+    found = accuracy.summary("cub200")
+    assert (found["metric"], found["seeds"]) == ("accuracy", 2)
+    assert (found["cross_entropy"], found["icasc"], found["control"]) == (71.0, 74.0, 70.5)
+    assert (found["difference"], found["low"], found["high"]) == (3.0, -9.71, 15.71)
+    assert (found["overlap_cross_entropy"], found["overlap_icasc"], found["pointing_icasc"]) == (80.0, 40.0, 50.0)
+    assert accuracy.summary("scenes") is None

@@ -62,7 +62,7 @@ def test_layers_of_keras_applications_and_a_step_that_lowers_the_loss(
         if type(layer).__name__ == "StochasticDepth":
             layer.drop_path_rate = 0.0
     start = model.get_weights()
-    for rate in (1e-3, 1e-5, 1e-7):
+    for rate in (1e-5, 1e-7):
         model.set_weights(start)
         model.compile(keras.optimizers.SGD(rate, global_clipnorm=1.0), crossentropy(), run_eagerly=True)
         before, after = (model.train_on_batch(images, labels, return_dict=True)["loss"] for _ in range(2))

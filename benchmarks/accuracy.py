@@ -1,0 +1,165 @@
+"""Does attention supervision gain? Cross-entropy against ICASC over the same seeds, on the pictures of one experiment.
+
+  python benchmarks/accuracy.py cub200 --data_dir=<folder>     runs what is missing, and prints the table
+  python benchmarks/accuracy.py --summary                      the table of all stored runs, nothing is run
+
+Each seed is run three times by train.py with the config of the data set: by cross-entropy, by ICASC, and by
+cross-entropy with as many epochs as take the time of ICASC (control). All have the same initial weights, data order and
+recipe; all training pictures are used, and the network after the last epoch is tested. An interrupted run goes on where
+it stopped, and a finished one is kept in benchmarks/results/<experiment>/<arm>-<seed>.json. Two runs at a time, of one
+thread each, use two cores best. The last line is JSON: for each experiment the means over the seeds that all have, and
+the paired difference with the 95 % interval of Student's t, in points.
+"""
+
+import concurrent.futures
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+from absl import app, flags
+
+_ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(_ROOT))  # for this folder, as a script
+
+from benchmarks import table
+
+_SEEDS = flags.DEFINE_integer("seeds", 5, "Seeds to run, from 0 on.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with cifar10, VOCdevkit or CUB_200_2011 in it.")
+_RUNS = flags.DEFINE_string("runs", "runs/accuracy", "Where the workdirs are.")
+_RESULTS = flags.DEFINE_string("results", str(_ROOT / "benchmarks" / "results"), "Where finished runs are kept.")
+_SUMMARY = flags.DEFINE_bool("summary", False, "Run nothing.")
+_TINY = flags.DEFINE_bool("tiny", False, "An epoch on a few pictures, to see that all is in place.")
+_PARALLEL = flags.DEFINE_integer("parallel", 2, "Runs at a time, of one thread each.")
+ARMS = ("cross_entropy", "icasc", "control")
+_PICTURES_A_CLASS = 500  # of CIFAR-10
+EXPERIMENTS = {
+    "cifar10": (
+        "--dataset=folder", "--backbone=resnet20", "--config.optimizer.schedule=step", "--epochs=120",
+        "--config.image_size=32",
+    ),
+    "cub200": ("--dataset=cub200", "--config.image_size=128"),
+    "voc2012": ("--dataset=voc2012", "--config.image_size=128"),
+    "scenes": ("--dataset=scenes", "--epochs=30"),
+}  # fmt: skip
+_TINY_FLAGS = ("--epochs=1", "--config.examples=64", "--backbone=resnet8", "--config.weights=none")
+
+
+def few_a_class(cifar10):
+    """A folder beside CIFAR-10's with links to the first pictures of each class to train on, and all to test on."""
+    folder = cifar10.with_name(f"cifar10_{_PICTURES_A_CLASS}_a_class")
+    if not folder.exists():
+        made = folder.with_name(f"{folder.name}.new")
+        shutil.rmtree(made, ignore_errors=True)
+        for source in sorted((cifar10 / "train").iterdir()):
+            target = made / "train" / source.name
+            target.mkdir(parents=True)
+            for picture in sorted(source.iterdir())[:_PICTURES_A_CLASS]:
+                (target / picture.name).symlink_to(picture.resolve())
+        (made / "test").symlink_to((cifar10 / "test").resolve())
+        made.rename(folder)
+    return folder
+
+
+def arguments(experiment, arm, seed, workdir, epochs):
+    """Flags of train.py."""
+    given = [*EXPERIMENTS[experiment], f"--seed={seed}", f"--workdir={workdir}", "--config.validation_fraction=0"]
+    given += ["--config.attention_images_every=0", f"--method={'icasc' if arm == 'icasc' else 'cross_entropy'}"]
+    if _DATA_DIR.value and experiment != "scenes":
+        folder = pathlib.Path(_DATA_DIR.value).resolve()
+        given.append(f"--data_dir={few_a_class(folder / 'cifar10') if experiment == 'cifar10' else folder}")
+    given += _TINY_FLAGS if _TINY.value else ()
+    return given + ([f"--epochs={epochs}"] if epochs else [])
+
+
+def stored(experiment, arm, seed):
+    return pathlib.Path(_RESULTS.value, experiment, f"{arm}-{seed}.json")
+
+
+def run(experiment, arm, seed, epochs=None):
+    """Trains, if that was not done before, and keeps the results."""
+    kept = stored(experiment, arm, seed)
+    if kept.exists():
+        return
+    workdir = pathlib.Path(_RUNS.value, experiment, f"{arm}-{seed}").resolve()
+    workdir.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, str(_ROOT / "train.py"), *arguments(experiment, arm, seed, workdir, epochs)]
+    threads = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=_ROOT, env=os.environ | threads, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}\nended with exit code {done.returncode}:\n{done.stderr[-2000:]}")
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(workdir / "results.json", kept)
+    print(f"{experiment} {arm} {seed}: done", flush=True)
+
+
+def run_seed(experiment, seed):
+    """The three runs of a seed; the length of the control follows from the times of the other two."""
+    for arm in ("cross_entropy", "icasc"):
+        run(experiment, arm, seed)
+    plain, ours = (json.loads(stored(experiment, arm, seed).read_text()) for arm in ("cross_entropy", "icasc"))
+    run(experiment, "control", seed, max(round(plain["epochs"] * ours["seconds"] / plain["seconds"]), 1))
+
+
+def summary(experiment):
+    """What the stored runs say, in points; `None` where there are none."""
+    folder = pathlib.Path(_RESULTS.value, experiment)
+    runs = {arm: {} for arm in ARMS}
+    for path in folder.glob("*.json"):
+        arm, _, seed = path.stem.rpartition("-")
+        runs[arm][int(seed)] = json.loads(path.read_text())
+    seeds = sorted(set.intersection(*(set(by_seed) for by_seed in runs.values())))
+    if not seeds:
+        return None
+
+    def values(arm, key):
+        return [runs[arm][seed]["test"].get(key) for seed in seeds]
+
+    def points(arm, key):
+        found = values(arm, key)
+        return None if None in found else round(100 * float(np.mean(found)), 2)
+
+    metric = "mAP" if "mAP" in runs["icasc"][seeds[0]]["test"] else "accuracy"
+    differences = table.paired(values("cross_entropy", metric), values("icasc", metric))
+    result = {"metric": metric, "cross_entropy": points("cross_entropy", metric), "icasc": points("icasc", metric)}
+    names = ("difference", "low", "high")
+    result |= {
+        key: None if value is None else round(100 * value, 2) for key, value in zip(names, differences, strict=True)
+    }
+    result |= {"seeds": len(seeds), "control": points("control", metric)}
+    for name, key in (("overlap", "overlap_last"), ("pointing", "pointing_last")):
+        result |= {f"{name}_{arm}": points(arm, key) for arm in ("cross_entropy", "icasc")}
+    for arm in ARMS:
+        result[f"seconds_{arm}"] = round(float(np.mean([runs[arm][seed]["seconds"] for seed in seeds])), 1)
+        spread = [100 * value for value in values(arm, metric)]
+        result[f"deviation_{arm}"] = round(float(np.std(spread, ddof=1)), 2) if len(seeds) > 1 else None
+    return result
+
+
+def main(arguments_):
+    names = arguments_[1:] or ([] if not _SUMMARY.value else list(EXPERIMENTS))
+    unknown = [name for name in names if name not in EXPERIMENTS]
+    if unknown or not names:
+        sys.exit(f"expected experiments of {', '.join(EXPERIMENTS)}, or --summary; got {' '.join(unknown) or 'none'}.")
+    if not _SUMMARY.value:
+        with concurrent.futures.ThreadPoolExecutor(_PARALLEL.value) as pool:
+            for name in names:
+                list(pool.map(lambda seed, name=name: run_seed(name, seed), range(_SEEDS.value)))
+    found = {name: summary(name) for name in names}
+    print("| experiment | metric | seeds | cross-entropy | ICASC | difference | 95 % interval | control | overlap |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for name, row in found.items():
+        if row is not None:
+            interval = "one seed" if row["low"] is None else f"{row['low']:+.2f} to {row['high']:+.2f}"
+            means = [f"{row[arm]} ± {row[f'deviation_{arm}']}" for arm in ("cross_entropy", "icasc")]
+            cells = [name, row["metric"], str(row["seeds"]), *means, f"{row['difference']:+.2f}", interval]
+            cells += [str(row["control"]), f"{row['overlap_cross_entropy']} to {row['overlap_icasc']}"]
+            print(f"| {' | '.join(cells)} |")
+    print(json.dumps({name: row for name, row in found.items() if row is not None}))
+
+
+if __name__ == "__main__":
+    app.run(main)
