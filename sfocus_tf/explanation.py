@@ -167,8 +167,8 @@ class ExplainingModel(keras.Model):
             labels: instead of class numbers, the pictures' labels as in training: explains the labelled class and the
                 most confusing other one (of several labels, the present class and the absent class with the highest
                 scores). A picture that has not both is explained as if it had no label.
-            inner: take the maps at the inner layer too (figures need both). Those at the last layer alone cost next to
-                nothing where the network ends in pooling and a dense layer.
+            inner: take the maps at the inner layer too. Those at the last layer alone cost next to nothing where the
+                network ends in pooling and a dense layer.
 
         Returns:
             Scores, class numbers and raw maps.

@@ -41,6 +41,9 @@ def test_figure_has_a_row_a_picture_and_names_classes_and_overlap(tmp_path):
     figure.savefig(tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     assert len(report.attention_figure(images, explanation, NAMES, layers={"last": "pixels"}).axes) == 9
+    empty = np.zeros((len(images), 0, 0), np.float32)  # as of explain(images, inner=False)
+    last_alone = explanation._replace(target_inner=empty, rival_inner=empty)
+    assert len(report.attention_figure(images, last_alone, NAMES).axes) == 9
 
 
 @pytest.fixture

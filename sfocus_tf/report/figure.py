@@ -50,12 +50,15 @@ def attention_figure(
         explanation: of these pictures.
         class_names: in the order of the class numbers.
         labels: what each picture shows, written above it.
-        layers: which of "inner" and "last" to show, with what is written there; both by default.
+        layers: which of "inner" and "last" to show, with what is written there; by default those that the
+            explanation has.
 
     Returns:
         The figure; the rival's maps have the overlap of both regions written above them.
     """
-    layers = layers or {"inner": "inner layer", "last": "last layer"}
+    if not layers:
+        inner = {"inner": "inner layer"} if explanation.target_inner.size else {}
+        layers = inner | {"last": "last layer"}
     rows, columns = len(images), 1 + 2 * len(layers)
     figure = Figure(figsize=(2.2 * columns, 2.5 * rows + 0.2), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
