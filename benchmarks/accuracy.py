@@ -144,6 +144,8 @@ def main(arguments_):
     unknown = [name for name in names if name not in EXPERIMENTS]
     if unknown or not names:
         sys.exit(f"expected experiments of {', '.join(EXPERIMENTS)}, or --summary; got {' '.join(unknown) or 'none'}.")
+    if _TINY.value and not flags.FLAGS["results"].present:
+        sys.exit("--tiny: expected --results=<folder>, as its runs must not be kept among the real ones.")
     if not _SUMMARY.value:
         with concurrent.futures.ThreadPoolExecutor(_PARALLEL.value) as pool:
             for name in names:

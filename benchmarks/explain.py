@@ -12,7 +12,9 @@ to the bare function and of the two signatures to each other.
 
 import json
 import os
+import pathlib
 import statistics
+import sys
 import tempfile
 import time
 import warnings
@@ -25,7 +27,10 @@ from absl import app, flags
 from tf_keras_vis.gradcam import Gradcam
 from tf_keras_vis.utils.scores import CategoricalScore
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # for this folder, as a script
+
 import sfocus_tf as sf
+from benchmarks import stepping
 from sfocus_tf import backbones
 
 _BACKBONE = flags.DEFINE_string("backbone", "resnet18_cifar", "Network.")
@@ -84,7 +89,7 @@ def main(_):
                 seconds[name].append(time.perf_counter() - begin)
 
     def ratio(name, other):
-        return round(statistics.median(m / o for m, o in zip(seconds[name], seconds[other], strict=True)), 3)
+        return round(stepping.ratio(seconds[name], seconds[other]), 3)
 
     result = {name: ratio(name, "predict") for name in seconds if name != "predict"}
     for name, times in seconds.items():
