@@ -98,6 +98,11 @@ class Term:
             if not value >= least:
                 raise ValueError(f"{name}={value!r}: expected a number of {least} or more.")
 
+    @property
+    def always_due(self) -> bool:
+        """Whether it counts in each step, the first one included."""
+        return self.warmup_steps == 0 and self.ramp_steps == 0 and self.every_steps == 1
+
     def ramp(self, step: tf.Tensor) -> tf.Tensor:
         """The share of the weight that counts at `step` (a scalar integer): 0 in warm-up, 1 after the ramp."""
         into = tf.cast(step - self.warmup_steps, tf.float32)

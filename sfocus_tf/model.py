@@ -124,7 +124,8 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         self._term_weights = {key: self._weight_variable(key, term.weight) for key, term in self.terms.items()}
         self._term_metrics = {key: keras.metrics.Mean(key, self._float) for key in ("classification_loss", *TERMS)}
         self._share_metrics = {key: keras.metrics.Mean(key, self._float) for key in SHARES}
-        self._supervised = True  # whether the training step has attention terms at all; see make_train_function
+        # Whether training steps have attention terms at all, and whether all of them do; see make_train_function.
+        self._supervised, self._always_due = True, False
         self.build(classifier.input_shape)
 
     def _weight_variable(self, key: str, weight: float) -> keras.Variable:
@@ -159,11 +160,16 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         """As `keras.Model.make_train_function`; called by Keras before training.
 
         With all weights zero the step has no attention terms, not even ones that are never applied: a graph that
-        contains both kinds of step is optimised differently, and rounds differently in the last bit.
+        contains both kinds of step is optimised differently, and rounds differently in the last bit. Where every step
+        has them, it has no plain step beside them, which would cost memory for nothing.
         """
         supervised = any(float(tf.convert_to_tensor(weight)) > 0 for weight in self._term_weights.values())
-        force = force or supervised != self._supervised
-        self._supervised = supervised
+        always_due = any(
+            term.always_due and float(tf.convert_to_tensor(self._term_weights[key])) > 0
+            for key, term in self.terms.items()
+        )
+        force = force or (supervised, always_due) != (self._supervised, self._always_due)
+        self._supervised, self._always_due = supervised, always_due
         return super().make_train_function(force)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
@@ -184,7 +190,7 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         attend = tf.reduce_any(weights > 0)
         if not self._supervised:
             step_taken = plain()
-        elif distribution.has_collectives(self.classifier):
+        elif self._always_due or distribution.has_collectives(self.classifier):
             # Replicas cannot meet inside a condition: the terms are computed in every step, with weights of 0 at times.
             step_taken = attentive()
         else:
