@@ -5,10 +5,11 @@
 
 Each seed is run three times by train.py with the config of the data set: by cross-entropy, by ICASC, and by
 cross-entropy with as many epochs as take the time of ICASC (control). All have the same initial weights, data order and
-recipe; all training pictures are used, and the network after the last epoch is tested. An interrupted run goes on where
-it stopped, and a finished one is kept in benchmarks/results/<experiment>/<arm>-<seed>.json. Two runs at a time, of one
-thread each, use two cores best. The last line is JSON: for each experiment the means over the seeds that all have, and
-the paired difference with the 95 % interval of Student's t, in points.
+recipe; all training pictures are used, and the network after the last epoch is tested. --arms chooses, of these and of
+ABLATIONS, which show what each part does. An interrupted run goes on where it stopped, and a finished one is kept in
+benchmarks/results/<experiment>/<arm>-<seed>.json. Two runs at a time, of one thread each, use two cores best. The last
+line is JSON: for each experiment the means over the seeds that all three have, and the paired difference with the 95 %
+interval of Student's t, in points; under `others` the same of each ablation.
 """
 
 import concurrent.futures
@@ -35,6 +36,15 @@ _SUMMARY = flags.DEFINE_bool("summary", False, "Run nothing.")
 _TINY = flags.DEFINE_bool("tiny", False, "An epoch on a few pictures, to see that all is in place.")
 _PARALLEL = flags.DEFINE_integer("parallel", 2, "Runs at a time, of one thread each.")
 ARMS = ("cross_entropy", "icasc", "control")
+ABLATIONS = {
+    "every_4": ("--config.terms.every_steps=4",),
+    "paper": ("--config.attention=paper",),
+    "overlap_last": ("--config.terms.separation=overlap",),
+    "margin_both": ("--config.terms.separation_inner=1",),
+    "with_consistency": ("--config.terms.consistency=0.3",),
+    "consistency_alone": ("--config.terms.separation_last=0", "--config.terms.consistency=0.3"),
+}
+_ARMS = flags.DEFINE_list("arms", list(ARMS), f"Which to run: of {', '.join((*ARMS, *ABLATIONS))}.")
 _PICTURES_A_CLASS = 500  # of CIFAR-10
 EXPERIMENTS = {
     "cifar10": (
@@ -67,7 +77,8 @@ def few_a_class(cifar10):
 def arguments(experiment, arm, seed, workdir, epochs):
     """Flags of train.py."""
     given = [*EXPERIMENTS[experiment], f"--seed={seed}", f"--workdir={workdir}", "--config.validation_fraction=0"]
-    given += ["--config.attention_images_every=0", f"--method={'icasc' if arm == 'icasc' else 'cross_entropy'}"]
+    given += ["--config.attention_images_every=0"]
+    given += ["--method=cross_entropy"] if arm in ("cross_entropy", "control") else ABLATIONS.get(arm, ())
     if _DATA_DIR.value and experiment != "scenes":
         folder = pathlib.Path(_DATA_DIR.value).resolve()
         given.append(f"--data_dir={few_a_class(folder / 'cifar10') if experiment == 'cifar10' else folder}")
@@ -97,21 +108,37 @@ def run(experiment, arm, seed, epochs=None):
 
 
 def run_seed(experiment, seed):
-    """The three runs of a seed; the length of the control follows from the times of the other two."""
-    for arm in ("cross_entropy", "icasc"):
-        run(experiment, arm, seed)
-    plain, ours = (json.loads(stored(experiment, arm, seed).read_text()) for arm in ("cross_entropy", "icasc"))
-    run(experiment, "control", seed, max(round(plain["epochs"] * ours["seconds"] / plain["seconds"]), 1))
+    """The runs of a seed; the length of the control follows from the times of the other two."""
+    for arm in _ARMS.value:
+        if arm != "control":
+            run(experiment, arm, seed)
+    if "control" in _ARMS.value:
+        plain, ours = (json.loads(stored(experiment, arm, seed).read_text()) for arm in ("cross_entropy", "icasc"))
+        run(experiment, "control", seed, max(round(plain["epochs"] * ours["seconds"] / plain["seconds"]), 1))
+
+
+def stored_runs(experiment):
+    """Results of the finished runs, by arm and seed."""
+    runs = {arm: {} for arm in (*ARMS, *ABLATIONS)}
+    for path in pathlib.Path(_RESULTS.value, experiment).glob("*.json"):
+        arm, _, seed = path.stem.rpartition("-")
+        runs[arm][int(seed)] = json.loads(path.read_text())
+    return runs
+
+
+def compared(plain, ours, metric):
+    """The paired difference over the seeds that both have, in points, with its interval."""
+    seeds = sorted(plain.keys() & ours.keys())
+    values = [[runs[seed]["test"][metric] for seed in seeds] for runs in (plain, ours)]
+    found = {key: None if value is None else round(100 * value, 2)
+             for key, value in zip(("difference", "low", "high"), table.paired(*values), strict=True)}  # fmt: skip
+    return found | {"seeds": len(seeds)}
 
 
 def summary(experiment):
     """What the stored runs say, in points; `None` where there are none."""
-    folder = pathlib.Path(_RESULTS.value, experiment)
-    runs = {arm: {} for arm in ARMS}
-    for path in folder.glob("*.json"):
-        arm, _, seed = path.stem.rpartition("-")
-        runs[arm][int(seed)] = json.loads(path.read_text())
-    seeds = sorted(set.intersection(*(set(by_seed) for by_seed in runs.values())))
+    runs = stored_runs(experiment)
+    seeds = sorted(set.intersection(*(set(runs[arm]) for arm in ARMS)))
     if not seeds:
         return None
 
@@ -123,19 +150,17 @@ def summary(experiment):
         return None if None in found else round(100 * float(np.mean(found)), 2)
 
     metric = "mAP" if "mAP" in runs["icasc"][seeds[0]]["test"] else "accuracy"
-    differences = table.paired(values("cross_entropy", metric), values("icasc", metric))
     result = {"metric": metric, "cross_entropy": points("cross_entropy", metric), "icasc": points("icasc", metric)}
-    names = ("difference", "low", "high")
-    result |= {
-        key: None if value is None else round(100 * value, 2) for key, value in zip(names, differences, strict=True)
-    }
-    result |= {"seeds": len(seeds), "control": points("control", metric)}
+    result |= compared(*({seed: runs[arm][seed] for seed in seeds} for arm in ARMS[:2]), metric)
+    result |= {"control": points("control", metric)}
     for name, key in (("overlap", "overlap_last"), ("pointing", "pointing_last")):
         result |= {f"{name}_{arm}": points(arm, key) for arm in ("cross_entropy", "icasc")}
     for arm in ARMS:
         result[f"seconds_{arm}"] = round(float(np.mean([runs[arm][seed]["seconds"] for seed in seeds])), 1)
         spread = [100 * value for value in values(arm, metric)]
         result[f"deviation_{arm}"] = round(float(np.std(spread, ddof=1)), 2) if len(seeds) > 1 else None
+    others = {arm: runs[arm] for arm in ABLATIONS if runs[arm].keys() & runs["cross_entropy"].keys()}
+    result["others"] = {arm: compared(runs["cross_entropy"], by_seed, metric) for arm, by_seed in others.items()}
     return result
 
 
@@ -144,6 +169,8 @@ def main(arguments_):
     unknown = [name for name in names if name not in EXPERIMENTS]
     if unknown or not names:
         sys.exit(f"expected experiments of {', '.join(EXPERIMENTS)}, or --summary; got {' '.join(unknown) or 'none'}.")
+    if not set(_ARMS.value) <= {*ARMS, *ABLATIONS}:
+        sys.exit(f"--arms={','.join(_ARMS.value)}: expected some of {', '.join((*ARMS, *ABLATIONS))}.")
     if _TINY.value and not flags.FLAGS["results"].present:
         sys.exit("--tiny: expected --results=<folder>, as its runs must not be kept among the real ones.")
     if not _SUMMARY.value:
@@ -160,6 +187,12 @@ def main(arguments_):
             cells = [name, row["metric"], str(row["seeds"]), *means, f"{row['difference']:+.2f}", interval]
             cells += [str(row["control"]), f"{row['overlap_cross_entropy']} to {row['overlap_icasc']}"]
             print(f"| {' | '.join(cells)} |")
+    for name, row in found.items():
+        for arm, other in (row or {}).get("others", {}).items():
+            interval = "one seed" if other["low"] is None else f"{other['low']:+.2f} to {other['high']:+.2f}"
+            print(
+                f"{name}, {arm} against cross_entropy: {other['difference']:+.2f} ({interval}; {other['seeds']} seeds)"
+            )
     print(json.dumps({name: row for name, row in found.items() if row is not None}))
 
 

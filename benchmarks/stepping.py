@@ -10,7 +10,7 @@ import tensorflow as tf
 import sfocus_tf as sf
 from sfocus_tf import backbones
 
-VARIANTS = ("plain", "exact", "first_order", "every_4")
+VARIANTS = ("plain", "default", "exact", "first_order", "every_4")
 _STEPS = 4  # a round: every_4 has one step of each kind
 
 
@@ -32,10 +32,12 @@ def compiled(variant, backbone, image_size, classes=10, **options):
     classifier = backbones.create(backbone, classes, image_size)
     if variant == "plain":
         model = keras.Model(classifier.inputs, classifier.outputs)
+    elif variant == "default":
+        model = sf.SharpenFocus(classifier)
     else:
         term = sf.Term(0.3, every_steps=4 if variant == "every_4" else 1)
         terms = dict.fromkeys(("separation_inner", "separation_last", "consistency"), term)
-        model = sf.SharpenFocus(classifier, second_order=variant != "first_order", **terms)
+        model = sf.SharpenFocus(classifier, second_order=variant != "first_order", separation="overlap", **terms)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(1e-3, momentum=0.9), loss, metrics=["accuracy"], **options)
     return model

@@ -22,13 +22,15 @@ class Attention(NamedTuple):
     """The attention of one class at one layer.
 
     Attributes:
-        map: `[batch, height, width]`, not negative and not normalised.
+        map: `A = ReLU(E)`, `[batch, height, width]`, not negative and not normalised.
+        evidence: `E = sum_k alpha_k * F_k`, of the same shape, below 0 where the features speak against the class.
         capacity: `[batch]`, what the map would sum to if no channel's evidence cancelled another's, ignoring sign:
             `sum over i,j,k of |alpha_k * F_k[i,j]|`. A scale of the picture's own to measure `map` against;
             no gradient flows through it.
     """
 
     map: tf.Tensor
+    evidence: tf.Tensor
     capacity: tf.Tensor
 
 
@@ -54,7 +56,7 @@ def check_mechanism(mechanism: str) -> str:
 
 
 def attention(features: tf.Tensor, gradients: tf.Tensor, mechanism: str = "grad_cam") -> Attention:
-    """The attention map `A = ReLU(sum_k alpha_k * F_k)` of one class.
+    """The attention `A = ReLU(sum_k alpha_k * F_k)` of one class.
 
     What `alpha` is depends on the mechanism, with `g = dY/dF`:
 
@@ -70,7 +72,7 @@ def attention(features: tf.Tensor, gradients: tf.Tensor, mechanism: str = "grad_
         mechanism: one of `MECHANISMS`.
 
     Returns:
-        The map and its capacity. Differentiable with respect to both arguments.
+        The map, its evidence and its capacity. Differentiable with respect to both arguments.
 
     Raises:
         ValueError: unknown mechanism.
@@ -80,7 +82,7 @@ def attention(features: tf.Tensor, gradients: tf.Tensor, mechanism: str = "grad_
         evidence = tf.nn.relu(gradients) * features
         total = tf.reduce_sum(evidence, axis=-1)
         capacity = tf.reduce_sum(tf.abs(evidence), axis=(1, 2, 3))
-        return Attention(tf.nn.relu(total), tf.stop_gradient(capacity))
+        return Attention(tf.nn.relu(total), total, tf.stop_gradient(capacity))
     return weighted(features, _channel_weights(features, gradients, mechanism))
 
 
@@ -92,12 +94,12 @@ def weighted(features: tf.Tensor, alpha: tf.Tensor) -> Attention:
         alpha: `[batch, channels]`, float32 or float64.
 
     Returns:
-        The map and its capacity. Differentiable with respect to both arguments.
+        The map, its evidence and its capacity. Differentiable with respect to both arguments.
     """
     features = _at_least_float32(features)
     total = tf.einsum("bhwk,bk->bhw", features, alpha)
     capacity = tf.reduce_sum(tf.abs(alpha) * tf.reduce_sum(tf.abs(features), axis=(1, 2)), axis=-1)
-    return Attention(tf.nn.relu(total), tf.stop_gradient(capacity))
+    return Attention(tf.nn.relu(total), total, tf.stop_gradient(capacity))
 
 
 def _channel_weights(features: tf.Tensor, gradients: tf.Tensor, mechanism: str) -> tf.Tensor:
@@ -143,6 +145,20 @@ def soft_mask(
     peak = tf.reduce_max(target_map, axis=(1, 2), keepdims=True)
     share = tf.where(alive, target_map, tf.zeros_like(target_map)) / tf.where(alive, peak, tf.ones_like(peak))
     return tf.sigmoid(omega * (share - sigma))
+
+
+def graded_region(target_map: tf.Tensor) -> tf.Tensor:
+    """The target object's region by degrees, `A / max(A)`: the share of its maximum that the map reaches at each place.
+
+    Args:
+        target_map: `A(T)` of the last layer, `[batch, height, width]`, not negative.
+
+    Returns:
+        `[batch, height, width]` in [0, 1], zero all over a map without mass; a constant, which no gradient flows
+        through.
+    """
+    target_map = tf.stop_gradient(target_map)
+    return tf.math.divide_no_nan(target_map, tf.reduce_max(target_map, axis=(1, 2), keepdims=True))
 
 
 def resize_map(map_: tf.Tensor, size: tf.Tensor) -> tf.Tensor:

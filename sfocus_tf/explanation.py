@@ -86,7 +86,7 @@ class Observer:
         # By attention layer: where the backward pass ends, at its readers or, where they are not known, at itself.
         ends: dict[str, list[tuple[Any, tf.Tensor]]] = {path: [] for path in paths}
         # Recording begins at the first of these: nothing before it is differentiated here.
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
+        with tf.GradientTape(persistent=tf.executing_eagerly(), watch_accessed_variables=False) as tape:
 
             def watch(path: str, layer: Any, arguments: Any, output: Any) -> None:
                 if path in paths:
@@ -102,9 +102,11 @@ class Observer:
             of_both = [tf.reduce_sum(tf.gather(scores, ids, batch_dims=1)) for ids in (classes.target, classes.rival)]
             chosen = tf.stack(of_both)
         # One backward pass with both classes in each operation, `[2, batch, ...]`, instead of two passes: less memory
-        # for the kernels' second derivatives, and faster.
-        slopes = tape.jacobian(chosen, {path: [output for _, output in ends[path]] for path in paths})
-        nothing = Attention(tf.zeros([tf.shape(scores)[0], 0, 0], self.dtype), tf.zeros_like(scores[:, 0]))
+        # for the kernels' second derivatives, and faster. (Outside of graphs it would be traced anew each time.)
+        sources = {path: [output for _, output in ends[path]] for path in paths}
+        slopes = tape.jacobian(chosen, sources, experimental_use_pfor=not tf.executing_eagerly())
+        no_map = tf.zeros([tf.shape(scores)[0], 0, 0], self.dtype)
+        nothing = Attention(no_map, no_map, tf.zeros_like(scores[:, 0]))
         maps = dict.fromkeys(Maps._fields, nothing)
         for number, role in enumerate(("target", "rival")):
             for path in paths:

@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from sfocus_tf import checkpoints, distribution
-from sfocus_tf.model import TERMS
+from sfocus_tf.terms import TERMS
 
 # Exit codes, of sysexits.h: EX_TEMPFAIL, nothing is wrong and the same command goes on; EX_UNAVAILABLE, see the others.
 INTERRUPTED, WORKER_LOST = 75, 69

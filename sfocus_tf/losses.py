@@ -1,13 +1,13 @@
-"""The two attention losses, picture by picture, and when and how strongly each is applied.
+"""The attention losses, picture by picture, and when and how strongly each is applied.
 
 Pure functions of tensors. Source: "Sharpen Focus: Learning with Attention Separability and Consistency", ICCV 2019,
 arXiv 1811.07484.
 
-Both losses are ratios of sums over a map, and are differentiated twice in training. Where a map has (nearly) no mass
-such a ratio means nothing and its gradient has no bound, so a picture whose target map sums to less than `floor`
-counts as zero, in value and gradient. Both are then bounded by their definition: values lie in [0, 1] and
+The paper's two losses are ratios of sums over a map, and are differentiated twice in training. Where a map has (nearly)
+no mass such a ratio means nothing and its gradient has no bound, so a picture whose target map sums to less than
+`floor` counts as zero, in value and gradient. Both are then bounded by their definition: values lie in [0, 1] and
 [theta - 1, theta], and the derivative with respect to any position of a map, the mask's part in it included, is at
-most (3 + omega * positions / 2) / floor.
+most (3 + omega * positions / 2) / floor. `margin_loss`, which is not the paper's, needs no floor.
 """
 
 import dataclasses
@@ -15,6 +15,8 @@ import dataclasses
 import tensorflow as tf
 
 from sfocus_tf.attention import SMALLEST_FLOOR, has_mass
+
+SEPARATIONS = ("margin", "overlap")
 
 
 def separation_loss(
@@ -39,6 +41,30 @@ def separation_loss(
     overlap = tf.reduce_sum(tf.minimum(target_map, rival_map) * mask, axis=(1, 2))
     total = tf.reduce_sum(target_map + rival_map, axis=(1, 2))
     return 2.0 * _ratio(overlap, total, alive)
+
+
+def margin_loss(target_evidence: tf.Tensor, rival_evidence: tf.Tensor, region: tf.Tensor) -> tf.Tensor:
+    """How clearly the target outdoes the rival at each position of the target's region; another form of separation.
+
+        L = sum(Region * softplus(n * (E(C) - E(T)))) / sum(Region),   n = number of positions
+
+    Not the paper's. L_AS can be lowered by shrinking the rival's map or by shrinking both, and says nothing where
+    either of them is zero; this asks at every place that the features there tell the two classes apart. Where a network
+    ends in pooling and one dense layer, the mean of `n * E(c)` over a picture is the score of `c` but for the layer's
+    bias, so that it is the cross-entropy of target against rival for each position instead of for their mean. Its
+    derivative with respect to `n * E` is bounded by 1.
+
+    Args:
+        target_evidence: `E(T)`, `[batch, height, width]`; see `sfocus_tf.attention.Attention`.
+        rival_evidence: `E(C)` at the same layer, of the same shape.
+        region: how far each position belongs to the target, in [0, 1], of the same shape.
+
+    Returns:
+        `[batch]`, 0 or more; 0 where the region is empty.
+    """
+    positions = tf.cast(tf.reduce_prod(tf.shape(region)[1:]), region.dtype)
+    loss = tf.nn.softplus(positions * (rival_evidence - target_evidence))
+    return tf.math.divide_no_nan(tf.reduce_sum(region * loss, axis=(1, 2)), tf.reduce_sum(region, axis=(1, 2)))
 
 
 def consistency_loss(

@@ -1,23 +1,32 @@
 """A Keras model that trains a classifier with attention separation and consistency (ICASC)."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
 from sfocus_tf import attention as attention_lib
-from sfocus_tf import channel_gradients, distribution, layers, losses, serving
+from sfocus_tf import channel_gradients, distribution, layers, serving
 from sfocus_tf.attention import Classes
 from sfocus_tf.explanation import ExplainingModel, Maps, Observer
 from sfocus_tf.losses import Term
 from sfocus_tf.naming import unknown
+from sfocus_tf.terms import SHARES, TERMS, Settings
 
-TERMS = ("separation_inner", "separation_last", "consistency")
 
+class StepKind(NamedTuple):
+    """What a training step has to compute, by the terms whose weight is not zero.
 
-# Logged beside the terms: shares of the pictures, in the order in which they are computed.
-SHARES = (*(f"dead_{key}" for key in Maps._fields), "weak_inner", "weak_last")
+    Attributes:
+        supervised: whether any step has attention terms.
+        always: whether all steps have them.
+        inner: whether a term needs the inner layer's attention.
+    """
+
+    supervised: bool
+    always: bool
+    inner: bool
 
 
 @keras.saving.register_keras_serializable(package="sfocus_tf")
@@ -30,10 +39,12 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         L = L_classification + w1 * L_AS(inner) + w2 * L_AS(last) + w3 * L_AC
 
     with the attention of the labelled class T and of the most confusing class C at two layers; see
-    `sfocus_tf.attention` and `sfocus_tf.losses` for the equations. What the model is called on, and what `predict`
-    gives, are the classifier's scores; `classifier` itself stays an ordinary Keras model that shares its weights.
-    Losses are given to `compile` as objects with `from_logits=True`; a cross-entropy that takes probabilities raises a
-    `ValueError` at the first step.
+    `sfocus_tf.attention` and `sfocus_tf.losses` for the equations. By default only the separation at the last layer
+    counts, as a margin: what gained when it was measured, and next to nothing in time. The paper's losses as they stand
+    are `SharpenFocus(classifier, **sfocus_tf.recipe("paper").arguments(steps))`, with the steps of the whole run. What
+    the model is called on, and what `predict` gives, are the classifier's scores; `classifier` itself stays an ordinary
+    Keras model that shares its weights. Losses are given to `compile` as objects with `from_logits=True`; a cross-
+    entropy that takes probabilities raises a `ValueError` at the first step.
 
     Example:
         classifier = keras.applications.ResNet50(weights=None, classes=10, classifier_activation=None)
@@ -51,6 +62,7 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         classifier: the wrapped model.
         inner_layer, last_layer: paths of the two attention layers.
         terms: how each term was set up, by the names of `TERMS`; `set_term_weight` changes a weight in training.
+        settings: how the terms are made.
     """
 
     def __init__(
@@ -62,9 +74,10 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         attention: str = "grad_cam",
         second_order: bool = True,
         multi_label: bool = False,
-        separation_inner: float | Term = 1.0,
+        separation: str = "margin",
+        separation_inner: float | Term = 0.0,
         separation_last: float | Term = 1.0,
-        consistency: float | Term = 1.0,
+        consistency: float | Term = 0.0,
         sigma: float = 0.55,
         omega: float = 100.0,
         theta: float = 0.8,
@@ -83,15 +96,16 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
             second_order: differentiate the attention through its own weights, as the paper does. False takes them as
                 constants: cheaper, and a different method.
             multi_label: several classes a picture (labels are rows of 0 and 1, the loss binary cross-entropy).
+            separation: the form of the separation losses: "margin" or "overlap", which is the paper's; see
+                `sfocus_tf.losses.margin_loss` and `sfocus_tf.losses.separation_loss`.
             separation_inner: weight of the separation loss at the inner layer, or a `Term` with warm-up, ramp and
                 "every k steps" too.
             separation_last: the same at the last layer.
             consistency: the same of the consistency loss.
-            sigma: threshold of the soft mask, in [0, 1]; see `sfocus_tf.attention.soft_mask`.
-            omega: its steepness.
-            theta: target of the consistency loss; see `sfocus_tf.losses.consistency_loss`.
-            minimum_mass: a picture whose target map holds less than this share of the evidence in its features counts
-                as zero, in [0, 1); see `sfocus_tf.attention.Attention.capacity`. 0 leaves none out.
+            sigma: of the soft mask; see `sfocus_tf.terms.Settings`.
+            omega: of the soft mask.
+            theta: of the consistency loss.
+            minimum_mass: the least share of a picture's evidence that the paper's losses take for attention.
             name: name of the model.
             **kwargs: of `keras.Model`.
 
@@ -107,11 +121,7 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         self.attention = attention_lib.check_mechanism(attention)
         self.second_order = second_order
         self.multi_label = multi_label
-        for argument, value, high in (("sigma", sigma, 1), ("theta", theta, 1), ("minimum_mass", minimum_mass, 1),
-                                      ("omega", omega, 1e4)):  # fmt: skip
-            if not 0 <= value <= high:
-                raise ValueError(f"{argument}={value!r}: expected a number from 0 to {high:g}.")
-        self.sigma, self.omega, self.theta, self.minimum_mass = sigma, omega, theta, minimum_mass
+        self.settings = Settings(separation, sigma, omega, theta, minimum_mass)
         given = dict(zip(TERMS, (separation_inner, separation_last, consistency), strict=True))
         # Sums over maps and all that is made of them: float32 at least, float64 for a float64 classifier.
         self._float = "float64" if classifier.outputs[0].dtype == "float64" else "float32"
@@ -124,8 +134,7 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         self._term_weights = {key: self._weight_variable(key, term.weight) for key, term in self.terms.items()}
         self._term_metrics = {key: keras.metrics.Mean(key, self._float) for key in ("classification_loss", *TERMS)}
         self._share_metrics = {key: keras.metrics.Mean(key, self._float) for key in SHARES}
-        # Whether training steps have attention terms at all, and whether all of them do; see make_train_function.
-        self._supervised, self._always_due = True, False
+        self._step_kind = StepKind(supervised=True, always=False, inner=True)
         self.build(classifier.input_shape)
 
     def _weight_variable(self, key: str, weight: float) -> keras.Variable:
@@ -161,15 +170,18 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
 
         With all weights zero the step has no attention terms, not even ones that are never applied: a graph that
         contains both kinds of step is optimised differently, and rounds differently in the last bit. Where every step
-        has them, it has no plain step beside them, which would cost memory for nothing.
+        has them there is no plain step beside them, which would cost memory for nothing, and no attention is taken at
+        the inner layer where no term needs it.
         """
-        supervised = any(float(tf.convert_to_tensor(weight)) > 0 for weight in self._term_weights.values())
-        always_due = any(
-            term.always_due and float(tf.convert_to_tensor(self._term_weights[key])) > 0
-            for key, term in self.terms.items()
+        weights = {key: float(tf.convert_to_tensor(weight)) for key, weight in self._term_weights.items()}
+        counted = [key for key in TERMS if weights[key] > 0]
+        kind = StepKind(
+            supervised=bool(counted),
+            always=any(self.terms[key].always_due for key in counted),
+            inner=counted not in ([], ["separation_last"]),
         )
-        force = force or (supervised, always_due) != (self._supervised, self._always_due)
-        self._supervised, self._always_due = supervised, always_due
+        force = force or kind != self._step_kind
+        self._step_kind = kind
         return super().make_train_function(force)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
@@ -188,9 +200,9 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
             return self._gradients(x, y, sample_weight, weights, share, connected)
 
         attend = tf.reduce_any(weights > 0)
-        if not self._supervised:
+        if not self._step_kind.supervised:
             step_taken = plain()
-        elif self._always_due or distribution.has_collectives(self.classifier):
+        elif self._step_kind.always or distribution.has_collectives(self.classifier):
             # Replicas cannot meet inside a condition: the terms are computed in every step, with weights of 0 at times.
             step_taken = attentive()
         else:
@@ -225,7 +237,8 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
                 loss = self._compute_loss(x=x, y=y, y_pred=scores, sample_weight=sample_weight, training=True)
                 total = loss
             else:
-                scores, maps, classes = self._observer.observe(x, training=True, labels=y)
+                inner = self._step_kind.inner
+                scores, maps, classes = self._observer.observe(x, training=True, labels=y, inner=inner)
                 summary = self._summary(maps, classes, sample_weight)
                 loss = self._compute_loss(x=x, y=y, y_pred=scores, sample_weight=sample_weight, training=True)
                 attention_loss = tf.reduce_sum(tf.stack(summary[: len(TERMS)]) * weights)
@@ -240,17 +253,7 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
 
     def _summary(self, maps: Maps, classes: Classes, sample_weight: Any) -> list[tf.Tensor]:
         """The terms' means over the batch (in the order of `TERMS`), the `SHARES`, and the share of valid pictures."""
-        floor_inner = self.minimum_mass * maps.target_inner.capacity
-        floor_last = self.minimum_mass * maps.target_last.capacity
-        inner_alive = attention_lib.has_mass(maps.target_inner.map, floor_inner)
-        last_alive = attention_lib.has_mass(maps.target_last.map, floor_last)
-        last_mask = attention_lib.soft_mask(maps.target_last.map, self.sigma, self.omega, floor_last)
-        inner_mask = attention_lib.resize_map(last_mask, tf.shape(maps.target_inner.map)[1:])
-        terms = (
-            losses.separation_loss(maps.target_inner.map, maps.rival_inner.map, inner_mask, floor_inner),
-            losses.separation_loss(maps.target_last.map, maps.rival_last.map, last_mask, floor_last),
-            losses.consistency_loss(maps.target_inner.map, inner_mask, self.theta, floor_inner, last_alive),
-        )
+        terms, found = self.settings.terms(maps)
         valid = tf.cast(classes.valid, self._float)
         weight = valid
         if sample_weight is not None:
@@ -258,7 +261,6 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
             weight *= tf.reduce_mean(tf.reshape(sample_weight, [tf.shape(valid)[0], -1]), axis=-1)
         # As Keras' losses: the sum of weighted values over the number of pictures (0 for a replica that got none).
         means = [_mean(tf.cast(term, self._float) * weight) for term in terms]
-        found = [*(tf.reduce_max(attention.map, axis=(1, 2)) <= 0 for attention in maps), ~inner_alive, ~last_alive]
         share = _mean(valid)
         shares = [tf.math.divide_no_nan(_mean(tf.cast(each, self._float) * valid), share) for each in found]
         return [*means, *shares, share]
@@ -345,17 +347,13 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
     def get_config(self) -> dict[str, Any]:
         """What `from_config` needs to build the model again; weights apart."""
         terms = {key: dataclasses.asdict(term) for key, term in self.terms.items()}
-        return super().get_config() | terms | {
+        return super().get_config() | terms | dataclasses.asdict(self.settings) | {
             "classifier": keras.saving.serialize_keras_object(self.classifier),
             "inner_layer": self.inner_layer,
             "last_layer": self.last_layer,
             "attention": self.attention,
             "second_order": self.second_order,
             "multi_label": self.multi_label,
-            "sigma": self.sigma,
-            "omega": self.omega,
-            "theta": self.theta,
-            "minimum_mass": self.minimum_mass,
             "name": self.name,
         }  # fmt: skip
 

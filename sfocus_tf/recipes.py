@@ -14,6 +14,7 @@ class Recipe:
     Attributes:
         mechanism: how maps are made, one of `sfocus_tf.attention.MECHANISMS`.
         second_order: differentiate the attention through its own weights.
+        separation: the form of the separation losses, one of `sfocus_tf.losses.SEPARATIONS`.
         separation_inner, separation_last, consistency: weight of each term.
         warmup: share of the steps before the terms are applied, in [0, 1].
         ramp: share of the steps in which their weights then grow from 0, in [0, 1].
@@ -23,6 +24,7 @@ class Recipe:
 
     mechanism: str = "grad_cam"
     second_order: bool = True
+    separation: str = "margin"
     separation_inner: float = 1.0
     separation_last: float = 1.0
     consistency: float = 1.0
@@ -43,6 +45,7 @@ class Recipe:
         return {
             "attention": self.mechanism,
             "second_order": self.second_order,
+            "separation": self.separation,
             "separation_inner": Term(self.separation_inner, *timing),
             "separation_last": Term(self.separation_last, *timing),
             "consistency": Term(self.consistency, *timing),
@@ -55,10 +58,8 @@ class Recipe:
 
 RECIPES = {
     # The equations as the paper has them: all weights 1 from the first step, no picture left out.
-    "paper": Recipe(minimum_mass=0.0),
-    # Small weights after a late start. From the first step, while the head is still random, its attention is noise
-    # and fitting it costs accuracy; applied late it cost none when it was tried.
-    "default": Recipe(separation_inner=0.3, separation_last=0.3, consistency=0.3, warmup=0.3, ramp=0.1),
+    "paper": Recipe(separation="overlap", minimum_mass=0.0),
+    "default": Recipe(separation_inner=0.0, consistency=0.0, warmup=0.1, ramp=0.1),
 }
 
 

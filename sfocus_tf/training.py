@@ -11,9 +11,10 @@ import tensorflow as tf
 
 from sfocus_tf import backbones, checkpoints, data, distribution, faults, fitting, loading, results
 from sfocus_tf.data import Data
-from sfocus_tf.model import TERMS, SharpenFocus
+from sfocus_tf.model import SharpenFocus
 from sfocus_tf.naming import unknown
 from sfocus_tf.recipes import recipe
+from sfocus_tf.terms import TERMS
 from sfocus_tf.workdir import WorkdirError, prepare, refuse_other
 
 METHODS = ("icasc", "cross_entropy")

@@ -56,6 +56,10 @@ def first_pictures(data: Data, pictures: int, batch_size: int) -> Data:
     return dataclasses.replace(data, source=source, batch_size=batch_size)
 
 
+# The paper's losses at both layers, as options of SharpenFocus.
+PAPER = {"separation": "overlap", "separation_inner": 1.0, "separation_last": 1.0, "consistency": 1.0}
+
+
 def tiny_classifier(
     classes: int = 3, size: int = 8, activation: str = "relu", channels: int = 3, **kwargs
 ) -> keras.Model:

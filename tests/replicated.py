@@ -57,7 +57,7 @@ def train(strategy, normalised):
     with strategy.scope():
         keras.utils.set_random_seed(0)
         term = sf.Term(1.0, warmup_steps=2, ramp_steps=4)
-        options = {"separation_inner": term, "separation_last": term, "consistency": term}
+        options = {"separation_inner": term, "separation_last": term, "consistency": term, "separation": "overlap"}
         model = sf.SharpenFocus(classifier(normalised), **options, omega=5.0, minimum_mass=0.0)
         model.compile(keras.optimizers.SGD(0.02), crossentropy(), metrics=["accuracy"])
     if normalised:  # 22 pictures in batches of 12 leave 10 for the last one

@@ -101,6 +101,21 @@ def test_soft_mask_worked_out_by_hand():
     np.testing.assert_allclose(mask[0, 0], expected, atol=1e-6)
 
 
+def test_graded_region_worked_out_by_hand():
+    region = attention.graded_region(tf.constant([[[4.0, 1.0, 0.0]], [[0.0, 0.0, 0.0]]]))
+    np.testing.assert_array_equal(region, [[[1.0, 0.25, 0.0]], [[0.0, 0.0, 0.0]]])
+
+
+def test_evidence_adds_up_to_the_score_where_pooling_and_one_dense_layer_follow():
+    model = sf.SharpenFocus(tiny_classifier())
+    _, bias = model.classifier.get_layer("scores").get_weights()
+    scores, maps, classes = model._observer.observe(pictures(4), training=False, labels=tf.constant([0, 1, 2, 0]))
+    for attended, ids in ((maps.target_last, classes.target), (maps.rival_last, classes.rival)):
+        expected = tf.gather(scores, ids, batch_dims=1) - tf.gather(bias, ids)
+        np.testing.assert_allclose(tf.reduce_sum(attended.evidence, axis=(1, 2)), expected, rtol=1e-4, atol=1e-6)
+        np.testing.assert_array_equal(attended.map, tf.nn.relu(attended.evidence))
+
+
 def test_soft_mask_ignores_scale_and_is_empty_for_a_dead_map():
     map_ = tf.constant(np.random.default_rng(0).random((3, 4, 4), dtype=np.float32))
     np.testing.assert_allclose(attention.soft_mask(map_), attention.soft_mask(map_ * 2.0**-10), atol=1e-4)

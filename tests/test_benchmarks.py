@@ -168,6 +168,7 @@ def test_summary_of_stored_runs_worked_out_by_hand(tmp_path, monkeypatch):
     monkeypatch.setattr(accuracy, "_RESULTS", SimpleNamespace(value=str(tmp_path)))
     (tmp_path / "cub200").mkdir()
     scores = {"cross_entropy": (0.70, 0.72, 0.1), "icasc": (0.72, 0.76, 0.9), "control": (0.70, 0.71)}
+    scores["every_4"] = (0.71,)
     for arm, values in scores.items():
         for seed, value in enumerate(values):
             test = {"accuracy": value, "overlap_last": 0.4 if arm == "icasc" else 0.8, "pointing_last": 0.5}
@@ -178,4 +179,5 @@ def test_summary_of_stored_runs_worked_out_by_hand(tmp_path, monkeypatch):
     assert (found["cross_entropy"], found["icasc"], found["control"]) == (71.0, 74.0, 70.5)
     assert (found["difference"], found["low"], found["high"]) == (3.0, -9.71, 15.71)
     assert (found["overlap_cross_entropy"], found["overlap_icasc"], found["pointing_icasc"]) == (80.0, 40.0, 50.0)
+    assert found["others"] == {"every_4": {"difference": 1.0, "low": None, "high": None, "seeds": 1}}
     assert accuracy.summary("scenes") is None

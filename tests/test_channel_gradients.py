@@ -126,7 +126,8 @@ def test_a_training_step_is_that_of_the_general_path(second_order):
         keras.config.set_floatx("float64")
         terms = dict.fromkeys(("separation_inner", "separation_last", "consistency"), weight)
         classifier = backbones.create("resnet8", 3, 16)
-        model = sf.SharpenFocus(classifier, second_order=second_order, omega=5.0, minimum_mass=0.0, **terms)
+        options = {"separation": "overlap", "omega": 5.0, "minimum_mass": 0.0}
+        model = sf.SharpenFocus(classifier, second_order=second_order, **options, **terms)
         assert all(model._observer.readers.values())
         if general:
             with_general_path(model)

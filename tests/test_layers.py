@@ -6,7 +6,7 @@ import pytest
 
 import sfocus_tf as sf
 from sfocus_tf import layers
-from tests.conftest import crossentropy, pictures, tiny_classifier
+from tests.conftest import PAPER, crossentropy, pictures, tiny_classifier
 
 # network, picture size, expected inner and last layer, and their shapes
 NETWORKS = [
@@ -45,7 +45,7 @@ def test_layers_of_keras_applications_and_a_step_that_lowers_the_loss(
         inner, last = f"{backbone.name}/{inner}", f"{backbone.name}/{last}"
     else:
         classifier = application(name, size, classes=3, classifier_activation=None)
-    model = sf.SharpenFocus(classifier, minimum_mass=0.0)
+    model = sf.SharpenFocus(classifier, minimum_mass=0.0, **PAPER)
     assert (model.inner_layer, model.last_layer) == (inner, last)
 
     images, labels = pictures(4, size) * 255, np.array([0, 1, 2, 1])

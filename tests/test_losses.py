@@ -1,4 +1,4 @@
-"""The two losses, against numbers worked out by hand and properties that must hold for any map."""
+"""The losses, against numbers worked out by hand and properties that must hold for any map."""
 
 import hypothesis
 import numpy as np
@@ -24,6 +24,26 @@ def test_separation_worked_out_by_hand():
 def test_separation_of_equal_maps_inside_the_mask_is_one():
     map_ = maps([0.2, 0.3, 5])
     np.testing.assert_allclose(losses.separation_loss(map_, map_, tf.ones_like(map_)), [1.0], rtol=1e-6)
+
+
+def test_margin_worked_out_by_hand():
+    """n (E(C) - E(T)) = 3 * (0, -1, 1); softplus of it weighted 2/3, 1/3, 0. An empty region has nothing to ask."""
+    target, rival = maps([1, 0, -1], [1, 0, -1]), maps([1, -1, 0], [1, -1, 0])
+    loss = losses.margin_loss(target, rival, maps([1, 0.5, 0], [0, 0, 0]))
+    np.testing.assert_allclose(loss, [(np.log(2) + 0.5 * np.log1p(np.exp(-3))) / 1.5, 0.0], rtol=1e-6)
+
+
+def test_margin_of_any_evidence_has_a_bounded_gradient():
+    rng = np.random.default_rng(0)
+    target, rival = (tf.constant(rng.normal(size=(3, 4, 4)) * 10.0 ** np.array([-9, 0, 9])[:, None, None])
+                     for _ in range(2))  # fmt: skip
+    with tf.GradientTape() as tape:
+        tape.watch([target, rival])
+        loss = losses.margin_loss(target, rival, tf.constant(rng.random((3, 4, 4))))
+    gradients = tape.gradient(loss, [target, rival])
+    assert np.isfinite(loss).all()
+    np.testing.assert_allclose(gradients[0], -gradients[1])
+    assert np.all(np.sum(np.abs(gradients[0]), axis=(1, 2)) <= 16)
 
 
 def test_consistency_worked_out_by_hand():

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import sfocus_tf as sf
 from sfocus_tf import backbones
-from tests.conftest import ROOT, crossentropy, pictures, tiny_classifier
+from tests.conftest import PAPER, ROOT, crossentropy, pictures, tiny_classifier
 
 LABELS = np.array([0, 1, 2, 1, 0, 2])
 ZERO = {"separation_inner": 0.0, "separation_last": 0.0, "consistency": 0.0}
@@ -55,7 +55,7 @@ def test_gradient_of_the_whole_loss_equals_finite_differences(mechanism):
     keras.config.set_dtype_policy("float64")
     keras.utils.set_random_seed(1)
     classifier = tiny_classifier(size=6, activation="softplus")
-    model = sf.SharpenFocus(classifier, attention=mechanism, omega=5.0, minimum_mass=0.0)
+    model = sf.SharpenFocus(classifier, attention=mechanism, omega=5.0, minimum_mass=0.0, **PAPER)
     images, labels = pictures(3, 6).astype(np.float64), LABELS[:3]
 
     def loss():
@@ -85,7 +85,7 @@ def test_first_order_differs_from_second_order_and_costs_no_accuracy_of_the_valu
     steps, losses = [], []
     for second_order in (True, False):
         keras.utils.set_random_seed(0)
-        model = sf.SharpenFocus(tiny_classifier(), second_order=second_order)
+        model = sf.SharpenFocus(tiny_classifier(), second_order=second_order, **PAPER)
         steps.append(step_of(model, images, LABELS))
         losses.append(float(model.get_metrics_result()["loss"]))
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
@@ -94,7 +94,7 @@ def test_first_order_differs_from_second_order_and_costs_no_accuracy_of_the_valu
 
 def test_the_loss_of_a_picture_does_not_depend_on_the_others():
     classifier = backbones.create("resnet8", 3, 16)
-    model = compiled(sf.SharpenFocus(classifier))
+    model = compiled(sf.SharpenFocus(classifier, **PAPER))
     images = pictures(6, 16) * 255
     whole = model.evaluate(images, LABELS, batch_size=6, return_dict=True, verbose=0)
     single = [
@@ -105,7 +105,7 @@ def test_the_loss_of_a_picture_does_not_depend_on_the_others():
 
 
 def test_label_forms_give_the_same_losses():
-    images, model = pictures(6), sf.SharpenFocus(tiny_classifier())
+    images, model = pictures(6), sf.SharpenFocus(tiny_classifier(), **PAPER)
     one_hot = keras.utils.to_categorical(LABELS, 3)
     results = []
     for loss, labels in (
@@ -127,7 +127,7 @@ def test_label_forms_give_the_same_losses():
 def test_sample_and_class_weights_reach_the_attention_terms():
     """Weight zero takes a picture out, weight two counts it twice: in value (over the same number) and gradient."""
     images = pictures(6)
-    model = compiled(sf.SharpenFocus(tiny_classifier(), minimum_mass=0.0))
+    model = compiled(sf.SharpenFocus(tiny_classifier(), minimum_mass=0.0, **PAPER))
     single = [model.evaluate(images[i : i + 1], LABELS[i : i + 1], return_dict=True, verbose=0) for i in range(6)]
     weights = np.array([0.0, 2.0, 1.0, 0.5, 1.0, 0.0])
     logs = model.evaluate(images, LABELS, sample_weight=weights, return_dict=True, verbose=0)
@@ -136,7 +136,7 @@ def test_sample_and_class_weights_reach_the_attention_terms():
 
     def weights_after(**kwargs):
         keras.utils.set_random_seed(0)
-        fresh = compiled(sf.SharpenFocus(tiny_classifier()))
+        fresh = compiled(sf.SharpenFocus(tiny_classifier(), **PAPER))
         fresh.fit(images, LABELS, batch_size=6, shuffle=False, verbose=0, **kwargs)
         return np.concatenate([weight.numpy().ravel() for weight in fresh.classifier.weights])
 
@@ -149,7 +149,7 @@ def test_sample_and_class_weights_reach_the_attention_terms():
 def test_multi_label_pictures_without_target_or_rival_contribute_nothing():
     images = pictures(3)
     labels = np.array([[1, 0, 1], [0, 0, 0], [1, 1, 1]], np.float32)
-    model = sf.SharpenFocus(tiny_classifier(), multi_label=True, minimum_mass=0.0)
+    model = sf.SharpenFocus(tiny_classifier(), multi_label=True, minimum_mass=0.0, **PAPER)
     compiled(model, loss=keras.losses.BinaryCrossentropy(from_logits=True))
     whole = model.evaluate(images, labels, return_dict=True, verbose=0)
     one = model.evaluate(images[:1], labels[:1], return_dict=True, verbose=0)
@@ -163,7 +163,7 @@ def test_dead_maps_are_counted_and_harmless():
     """A head without weights has no evidence for any class: every map is zero."""
     classifier = tiny_classifier()
     classifier.get_layer("scores").set_weights([np.zeros((6, 3), np.float32), np.array([0.0, 1.0, 2.0], np.float32)])
-    model = compiled(sf.SharpenFocus(classifier, minimum_mass=0.0))
+    model = compiled(sf.SharpenFocus(classifier, minimum_mass=0.0, **PAPER))
     logs = model.train_on_batch(pictures(6), LABELS, return_dict=True)
     assert all(logs[f"dead_{role}_{layer}"] == 1 for role in ("target", "rival") for layer in ("inner", "last"))
     assert logs["loss"] == pytest.approx(logs["classification_loss"])
@@ -171,17 +171,19 @@ def test_dead_maps_are_counted_and_harmless():
 
 
 @pytest.mark.parametrize("exponent", [-30, -10, 10, 25])
-def test_features_of_any_scale_train_without_nan(exponent):
+@pytest.mark.parametrize("separation", ["margin", "overlap"])
+def test_features_of_any_scale_train_without_nan(exponent, separation):
     """The first layer's output scaled up and down by powers of ten, second order included."""
     classifier = tiny_classifier()
     kernel, bias = classifier.get_layer("fine_conv").get_weights()
     classifier.get_layer("fine_conv").set_weights([kernel * np.float32(10.0**exponent), bias])
-    model = sf.SharpenFocus(classifier)
+    model = sf.SharpenFocus(classifier, **PAPER | {"separation": separation})
     with tf.GradientTape() as tape:
         _, maps, classes = model._observer.observe(pictures(4), training=True, labels=LABELS[:4])
         loss = tf.add_n(model._summary(maps, classes, None)[:3])
     gradients = tape.gradient(loss, classifier.trainable_weights)
-    assert np.isfinite(loss) and -0.3 < float(loss) < 3
+    assert np.isfinite(loss) and float(loss) > -0.3
+    assert separation == "margin" or float(loss) < 3  # the paper's ratios are bounded
     for gradient in gradients:
         assert gradient is None or np.isfinite(gradient).all()
 
@@ -311,7 +313,7 @@ def test_a_saved_model_trains_on_in_a_fresh_process(tmp_path):
 
 
 def test_the_bare_classifier_is_trained_and_saved_with_it(tmp_path):
-    model = compiled(sf.SharpenFocus(tiny_classifier()))
+    model = compiled(sf.SharpenFocus(tiny_classifier(), **PAPER))
     images = pictures(6)
     model.fit(images, LABELS, verbose=0)
     model.classifier.save(tmp_path / "plain.keras")

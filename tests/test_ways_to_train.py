@@ -6,14 +6,14 @@ import pytest
 
 import sfocus_tf as sf
 from sfocus_tf import backbones
-from tests.conftest import crossentropy, pictures, tiny_classifier
+from tests.conftest import PAPER, crossentropy, pictures, tiny_classifier
 from tests.test_model import LABELS, compiled
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_trains_and_keeps_maps_in_float32(policy):
     keras.config.set_dtype_policy(policy)
-    model = compiled(sf.SharpenFocus(backbones.create("resnet8", 3, 16)), rate=0.01)
+    model = compiled(sf.SharpenFocus(backbones.create("resnet8", 3, 16), **PAPER), rate=0.01)
     images = pictures(6, 16) * 255
     logs = model.fit(images, LABELS, epochs=3, verbose=0).history
     assert np.isfinite(logs["loss"]).all()
@@ -27,7 +27,7 @@ def test_ways_to_run_give_the_same_weights(options):
 
     def trained(**kwargs):
         keras.utils.set_random_seed(0)
-        model = compiled(sf.SharpenFocus(tiny_classifier()), **kwargs)
+        model = compiled(sf.SharpenFocus(tiny_classifier(), **PAPER), **kwargs)
         model.fit(images, LABELS, batch_size=3, epochs=2, shuffle=False, verbose=0)
         return model.classifier.get_weights()
 
@@ -40,7 +40,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch():
 
     def trained(batch_size, **options):
         keras.utils.set_random_seed(0)
-        model = sf.SharpenFocus(tiny_classifier())
+        model = sf.SharpenFocus(tiny_classifier(), **PAPER)
         model.compile(keras.optimizers.SGD(0.1, **options), crossentropy())
         model.fit(images, LABELS, batch_size=batch_size, epochs=2, shuffle=False, verbose=0)
         return model.classifier.get_weights()
@@ -53,7 +53,7 @@ def test_the_average_of_weights_that_an_optimizer_keeps_is_what_training_ends_wi
     """By hand, with momentum 0.5 over two steps: Keras' average begins with w1, so half of w1 and half of w2."""
     images, kept = pictures(6), []
     keras.utils.set_random_seed(0)
-    model = sf.SharpenFocus(tiny_classifier())
+    model = sf.SharpenFocus(tiny_classifier(), **PAPER)
     model.compile(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5), crossentropy())
     keep = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: kept.append([w.numpy() for w in model.trainable_variables])

@@ -1,0 +1,74 @@
+"""The three attention terms of a picture, from its maps at both layers."""
+
+import dataclasses
+
+import tensorflow as tf
+
+from sfocus_tf import attention, losses
+from sfocus_tf.explanation import Maps
+from sfocus_tf.naming import unknown
+
+TERMS = ("separation_inner", "separation_last", "consistency")
+# Logged beside the terms: shares of the pictures, in the order in which they are computed.
+SHARES = (*(f"dead_{key}" for key in Maps._fields), "weak_inner", "weak_last")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How the terms are made.
+
+    Attributes:
+        separation: the form of the separation loss, one of `sfocus_tf.losses.SEPARATIONS`.
+        sigma: threshold of the soft mask, in [0, 1]; see `sfocus_tf.attention.soft_mask`.
+        omega: its steepness, in [0, 10000].
+        theta: target of the consistency loss, in [0, 1]; see `sfocus_tf.losses.consistency_loss`.
+        minimum_mass: a picture whose target map holds less than this share of the evidence in its features counts as
+            zero in the paper's losses, in [0, 1]; see `sfocus_tf.attention.Attention.capacity`. 0 leaves none out.
+    """
+
+    separation: str = "margin"
+    sigma: float = 0.55
+    omega: float = 100.0
+    theta: float = 0.8
+    minimum_mass: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.separation not in losses.SEPARATIONS:
+            raise unknown("separation", self.separation, losses.SEPARATIONS)
+        for argument, high in (("sigma", 1), ("theta", 1), ("minimum_mass", 1), ("omega", 1e4)):
+            value = getattr(self, argument)
+            if not 0 <= value <= high:
+                raise ValueError(f"{argument}={value!r}: expected a number from 0 to {high:g}.")
+
+    def terms(self, maps: Maps) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """The terms of each picture.
+
+        Args:
+            maps: attention of target and rival at both layers; what needs a layer that was left out is 0 or false.
+
+        Returns:
+            A list of `[batch]` floats in the order of `TERMS`, and one of `[batch]` bools in that of `SHARES`.
+        """
+        floor_inner = self.minimum_mass * maps.target_inner.capacity
+        floor_last = self.minimum_mass * maps.target_last.capacity
+        inner_alive = attention.has_mass(maps.target_inner.map, floor_inner)
+        last_alive = attention.has_mass(maps.target_last.map, floor_last)
+        inner_size = tf.shape(maps.target_inner.map)[1:]
+        last_mask = attention.soft_mask(maps.target_last.map, self.sigma, self.omega, floor_last)
+        inner_mask = attention.resize_map(last_mask, inner_size)
+        if self.separation == "margin":
+            region = attention.graded_region(maps.target_last.map)
+            inner_region = attention.resize_map(region, inner_size)
+            separations = [
+                losses.margin_loss(maps.target_inner.evidence, maps.rival_inner.evidence, inner_region),
+                losses.margin_loss(maps.target_last.evidence, maps.rival_last.evidence, region),
+            ]
+        else:
+            separations = [
+                losses.separation_loss(maps.target_inner.map, maps.rival_inner.map, inner_mask, floor_inner),
+                losses.separation_loss(maps.target_last.map, maps.rival_last.map, last_mask, floor_last),
+            ]
+        consistency = losses.consistency_loss(maps.target_inner.map, inner_mask, self.theta, floor_inner, last_alive)
+        dead = [tf.reduce_all(each.map <= 0, axis=(1, 2)) & (tf.size(each.map) > 0) for each in maps]
+        weak_inner = ~inner_alive & (tf.size(maps.target_inner.map) > 0)
+        return [*separations, consistency], [*dead, weak_inner, ~last_alive]
