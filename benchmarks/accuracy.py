@@ -39,8 +39,9 @@ ARMS = ("cross_entropy", "icasc", "control")
 ABLATIONS = {
     "every_4": ("--config.terms.every_steps=4",),
     "paper": ("--config.attention=paper",),
-    "overlap_last": ("--config.terms.separation=overlap",),
-    "margin_both": ("--config.terms.separation_inner=1",),
+    "overlap": ("--config.terms.separation=overlap",),
+    "margin": ("--config.terms.separation=margin",),
+    "both_layers": ("--config.terms.separation_inner=1",),
     "with_consistency": ("--config.terms.consistency=0.3",),
     "consistency_alone": ("--config.terms.separation_last=0", "--config.terms.consistency=0.3"),
 }
@@ -51,7 +52,7 @@ EXPERIMENTS = {
         "--dataset=folder", "--backbone=resnet20", "--config.optimizer.schedule=step", "--epochs=120",
         "--config.image_size=32",
     ),
-    "cub200": ("--dataset=cub200", "--config.image_size=128"),
+    "cub200": ("--dataset=cub200", "--config.image_size=128", "--batch_size=16", "--epochs=12"),
     "voc2012": ("--dataset=voc2012", "--config.image_size=128"),
     "scenes": ("--dataset=scenes", "--epochs=30"),
 }  # fmt: skip

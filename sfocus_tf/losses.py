@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from sfocus_tf.attention import SMALLEST_FLOOR, has_mass
 
-SEPARATIONS = ("margin", "overlap")
+SEPARATIONS = ("margin", "overlap", "rival")
 
 
 def separation_loss(
@@ -41,6 +41,34 @@ def separation_loss(
     overlap = tf.reduce_sum(tf.minimum(target_map, rival_map) * mask, axis=(1, 2))
     total = tf.reduce_sum(target_map + rival_map, axis=(1, 2))
     return 2.0 * _ratio(overlap, total, alive)
+
+
+def rival_loss(
+    target_map: tf.Tensor,
+    rival_map: tf.Tensor,
+    mask: tf.Tensor,
+    probability: tf.Tensor,
+    floor: tf.Tensor | float = SMALLEST_FLOOR,
+) -> tf.Tensor:
+    """L_AS that only the rival's attention can lower, in pictures that are confused; another form of separation.
+
+        L = min(1, 4 p(C)) * L_AS, where A(T), Mask and p(C) are constants
+
+    Not the paper's. Pulling at both maps costs accuracy: the target gives up evidence that is its own, most of all in
+    pictures whose rival is none. Here the target's attention stays as the classification loss made it.
+
+    Args:
+        target_map: `A(T)`, `[batch, height, width]`, not negative.
+        rival_map: `A(C)` at the same layer, of the same shape.
+        mask: the target's region at this layer's resolution, in [0, 1], of the same shape.
+        probability: `p(C)` by softmax (of several labels, by sigmoid), `[batch]`.
+        floor: the least sum of `target_map` that counts, scalar or `[batch]`; see `has_mass`.
+
+    Returns:
+        `[batch]`, in [0, 1].
+    """
+    loss = separation_loss(tf.stop_gradient(target_map), rival_map, tf.stop_gradient(mask), floor)
+    return tf.minimum(1.0, 4.0 * tf.stop_gradient(probability)) * loss
 
 
 def margin_loss(target_evidence: tf.Tensor, rival_evidence: tf.Tensor, region: tf.Tensor) -> tf.Tensor:

@@ -40,11 +40,11 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
 
     with the attention of the labelled class T and of the most confusing class C at two layers; see
     `sfocus_tf.attention` and `sfocus_tf.losses` for the equations. By default only the separation at the last layer
-    counts, as a margin: what gained when it was measured, and next to nothing in time. The paper's losses as they stand
-    are `SharpenFocus(classifier, **sfocus_tf.recipe("paper").arguments(steps))`, with the steps of the whole run. What
-    the model is called on, and what `predict` gives, are the classifier's scores; `classifier` itself stays an ordinary
-    Keras model that shares its weights. Losses are given to `compile` as objects with `from_logits=True`; a cross-
-    entropy that takes probabilities raises a `ValueError` at the first step.
+    counts, in a form that only the rival's attention gives way to, at next to no cost in time. The paper's losses as
+    they stand are `SharpenFocus(classifier, **sfocus_tf.recipe("paper").arguments(steps))`, with the steps of the whole
+    run. What the model is called on, and what `predict` gives, are the classifier's scores; `classifier` itself stays
+    an ordinary Keras model that shares its weights. Losses are given to `compile` as objects with `from_logits=True`; a
+    cross-entropy that takes probabilities raises a `ValueError` at the first step.
 
     Example:
         classifier = keras.applications.ResNet50(weights=None, classes=10, classifier_activation=None)
@@ -74,7 +74,7 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         attention: str = "grad_cam",
         second_order: bool = True,
         multi_label: bool = False,
-        separation: str = "margin",
+        separation: str = "rival",
         separation_inner: float | Term = 0.0,
         separation_last: float | Term = 1.0,
         consistency: float | Term = 0.0,
@@ -96,8 +96,8 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
             second_order: differentiate the attention through its own weights, as the paper does. False takes them as
                 constants: cheaper, and a different method.
             multi_label: several classes a picture (labels are rows of 0 and 1, the loss binary cross-entropy).
-            separation: the form of the separation losses: "margin" or "overlap", which is the paper's; see
-                `sfocus_tf.losses.margin_loss` and `sfocus_tf.losses.separation_loss`.
+            separation: the form of the separation losses: "rival", "margin", or "overlap", which is the paper's; see
+                `rival_loss`, `margin_loss` and `separation_loss` of `sfocus_tf.losses`.
             separation_inner: weight of the separation loss at the inner layer, or a `Term` with warm-up, ramp and
                 "every k steps" too.
             separation_last: the same at the last layer.
@@ -219,7 +219,7 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         step = tf.cast(self.optimizer.iterations, tf.int64) if self.optimizer else tf.constant(2**62, tf.int64)
         scores, maps, classes = self._observer.observe(x, training=False, labels=y)
         loss = self._compute_loss(x=x, y=y, y_pred=scores, sample_weight=sample_weight, training=False)
-        summary = self._summary(maps, classes, sample_weight)
+        summary = self._summary(scores, maps, classes, sample_weight)
         weights = self._weights_at(step, training=False)
         return self._report(x, y, sample_weight, scores, loss, summary, weights, tf.ones((), self._float))
 
@@ -239,7 +239,7 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
             else:
                 inner = self._step_kind.inner
                 scores, maps, classes = self._observer.observe(x, training=True, labels=y, inner=inner)
-                summary = self._summary(maps, classes, sample_weight)
+                summary = self._summary(scores, maps, classes, sample_weight)
                 loss = self._compute_loss(x=x, y=y, y_pred=scores, sample_weight=sample_weight, training=True)
                 attention_loss = tf.reduce_sum(tf.stack(summary[: len(TERMS)]) * weights)
                 # Keras divides what goes through `compile(loss=...)` by the replicas; this does it for the rest.
@@ -251,9 +251,12 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         connected[:] = [index for index, gradient in enumerate(gradients) if gradient is not None]
         return scores, loss, summary, [gradient for gradient in gradients if gradient is not None]
 
-    def _summary(self, maps: Maps, classes: Classes, sample_weight: Any) -> list[tf.Tensor]:
+    def _summary(self, scores: tf.Tensor, maps: Maps, classes: Classes, sample_weight: Any) -> list[tf.Tensor]:
         """The terms' means over the batch (in the order of `TERMS`), the `SHARES`, and the share of valid pictures."""
-        terms, found = self.settings.terms(maps)
+        scores = tf.cast(scores, self._float)
+        chances = tf.sigmoid(scores) if self.multi_label else tf.nn.softmax(scores)
+        of_rival = tf.gather(chances, classes.rival, batch_dims=1)
+        terms, found = self.settings.terms(maps, of_rival)
         valid = tf.cast(classes.valid, self._float)
         weight = valid
         if sample_weight is not None:

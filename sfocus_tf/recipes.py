@@ -19,36 +19,48 @@ class Recipe:
         warmup: share of the steps before the terms are applied, in [0, 1].
         ramp: share of the steps in which their weights then grow from 0, in [0, 1].
         every_steps: apply them each k-th step, with k times the weight.
+        per_class: where pictures have several labels, divide the weights by the number of classes, as binary
+            cross-entropy is a mean over the classes and would else count that much less against the terms.
         sigma, omega, theta, minimum_mass: see `SharpenFocus`.
     """
 
     mechanism: str = "grad_cam"
     second_order: bool = True
-    separation: str = "margin"
+    separation: str = "rival"
     separation_inner: float = 1.0
     separation_last: float = 1.0
     consistency: float = 1.0
     warmup: float = 0.0
     ramp: float = 0.0
     every_steps: int = 1
+    per_class: bool = True
     sigma: float = 0.55
     omega: float = 100.0
     theta: float = 0.8
     minimum_mass: float = 0.05
 
-    def arguments(self, steps: int) -> dict[str, Any]:
-        """The keyword arguments of `SharpenFocus` for a run of so many steps."""
+    def arguments(self, steps: int, classes: int = 1) -> dict[str, Any]:
+        """The keyword arguments of `SharpenFocus`.
+
+        Args:
+            steps: of the whole run.
+            classes: how many there are where pictures have several labels, else 1.
+
+        Raises:
+            ValueError: a setting out of its range.
+        """
         for key in ("warmup", "ramp"):
             if not 0 <= getattr(self, key) <= 1:
                 raise ValueError(f"{key}={getattr(self, key)!r}: expected a share of the steps, from 0 to 1.")
+        scale = 1 / classes if self.per_class else 1.0
         timing = (round(self.warmup * steps), round(self.ramp * steps), self.every_steps)
         return {
             "attention": self.mechanism,
             "second_order": self.second_order,
             "separation": self.separation,
-            "separation_inner": Term(self.separation_inner, *timing),
-            "separation_last": Term(self.separation_last, *timing),
-            "consistency": Term(self.consistency, *timing),
+            "separation_inner": Term(scale * self.separation_inner, *timing),
+            "separation_last": Term(scale * self.separation_last, *timing),
+            "consistency": Term(scale * self.consistency, *timing),
             "sigma": self.sigma,
             "omega": self.omega,
             "theta": self.theta,
@@ -58,7 +70,7 @@ class Recipe:
 
 RECIPES = {
     # The equations as the paper has them: all weights 1 from the first step, no picture left out.
-    "paper": Recipe(separation="overlap", minimum_mass=0.0),
+    "paper": Recipe(separation="overlap", minimum_mass=0.0, per_class=False),
     "default": Recipe(separation_inner=0.0, consistency=0.0, warmup=0.1, ramp=0.1),
 }
 

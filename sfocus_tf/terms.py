@@ -5,6 +5,7 @@ import dataclasses
 import tensorflow as tf
 
 from sfocus_tf import attention, losses
+from sfocus_tf.attention import Attention
 from sfocus_tf.explanation import Maps
 from sfocus_tf.naming import unknown
 
@@ -26,7 +27,7 @@ class Settings:
             zero in the paper's losses, in [0, 1]; see `sfocus_tf.attention.Attention.capacity`. 0 leaves none out.
     """
 
-    separation: str = "margin"
+    separation: str = "rival"
     sigma: float = 0.55
     omega: float = 100.0
     theta: float = 0.8
@@ -40,11 +41,12 @@ class Settings:
             if not 0 <= value <= high:
                 raise ValueError(f"{argument}={value!r}: expected a number from 0 to {high:g}.")
 
-    def terms(self, maps: Maps) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    def terms(self, maps: Maps, probability: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         """The terms of each picture.
 
         Args:
             maps: attention of target and rival at both layers; what needs a layer that was left out is 0 or false.
+            probability: `p(C)`, that of the rival, `[batch]`.
 
         Returns:
             A list of `[batch]` floats in the order of `TERMS`, and one of `[batch]` bools in that of `SHARES`.
@@ -54,21 +56,25 @@ class Settings:
         inner_alive = attention.has_mass(maps.target_inner.map, floor_inner)
         last_alive = attention.has_mass(maps.target_last.map, floor_last)
         inner_size = tf.shape(maps.target_inner.map)[1:]
-        last_mask = attention.soft_mask(maps.target_last.map, self.sigma, self.omega, floor_last)
-        inner_mask = attention.resize_map(last_mask, inner_size)
-        if self.separation == "margin":
-            region = attention.graded_region(maps.target_last.map)
-            inner_region = attention.resize_map(region, inner_size)
-            separations = [
-                losses.margin_loss(maps.target_inner.evidence, maps.rival_inner.evidence, inner_region),
-                losses.margin_loss(maps.target_last.evidence, maps.rival_last.evidence, region),
-            ]
-        else:
-            separations = [
-                losses.separation_loss(maps.target_inner.map, maps.rival_inner.map, inner_mask, floor_inner),
-                losses.separation_loss(maps.target_last.map, maps.rival_last.map, last_mask, floor_last),
-            ]
-        consistency = losses.consistency_loss(maps.target_inner.map, inner_mask, self.theta, floor_inner, last_alive)
+        mask = attention.soft_mask(maps.target_last.map, self.sigma, self.omega, floor_last)
+        inner_mask = attention.resize_map(mask, inner_size)
+        region = attention.graded_region(maps.target_last.map)
+
+        def separation(
+            target: Attention, rival: Attention, mask: tf.Tensor, region: tf.Tensor, floor: tf.Tensor
+        ) -> tf.Tensor:
+            if self.separation == "margin":
+                return losses.margin_loss(target.evidence, rival.evidence, region)
+            if self.separation == "rival":
+                return losses.rival_loss(target.map, rival.map, mask, probability, floor)
+            return losses.separation_loss(target.map, rival.map, mask, floor)
+
+        inner_region = attention.resize_map(region, inner_size)
+        terms = [
+            separation(maps.target_inner, maps.rival_inner, inner_mask, inner_region, floor_inner),
+            separation(maps.target_last, maps.rival_last, mask, region, floor_last),
+            losses.consistency_loss(maps.target_inner.map, inner_mask, self.theta, floor_inner, last_alive),
+        ]
         dead = [tf.reduce_all(each.map <= 0, axis=(1, 2)) & (tf.size(each.map) > 0) for each in maps]
         weak_inner = ~inner_alive & (tf.size(maps.target_inner.map) > 0)
-        return [*separations, consistency], [*dead, weak_inner, ~last_alive]
+        return terms, [*dead, weak_inner, ~last_alive]

@@ -229,7 +229,8 @@ def _model(config: ml_collections.ConfigDict, train: Data, start: pathlib.Path |
     if start is not None:
         loading.start_from(classifier, start)
     steps = config.epochs * train.steps
-    arguments = recipe(config.attention, config.terms.to_dict()).arguments(steps)
+    classes = len(train.class_names) if train.multi_label else 1
+    arguments = recipe(config.attention, config.terms.to_dict()).arguments(steps, classes)
     if config.method == "cross_entropy":
         # With all weights zero each step is exactly one of plain Keras.
         arguments |= dict.fromkeys(TERMS, 0.0)

@@ -26,6 +26,18 @@ def test_separation_of_equal_maps_inside_the_mask_is_one():
     np.testing.assert_allclose(losses.separation_loss(map_, map_, tf.ones_like(map_)), [1.0], rtol=1e-6)
 
 
+def test_rival_worked_out_by_hand():
+    """The first separation of above, 0.6, at p = 0.1 and at p = 0.5; only the rival's map has a gradient."""
+    target, rival, mask = maps([4, 2, 0], [4, 2, 0]), maps([1, 2, 1], [1, 2, 1]), maps([1, 1, 0], [1, 1, 0])
+    with tf.GradientTape() as tape:
+        tape.watch([target, rival, mask])
+        loss = losses.rival_loss(target, rival, mask, tf.constant([0.1, 0.5]))
+    np.testing.assert_allclose(loss, [0.24, 0.6], rtol=1e-6)
+    of_target, of_rival, of_mask = tape.gradient(loss, [target, rival, mask])
+    assert of_target is None and of_mask is None
+    assert of_rival[0, 0, 0] > 0 > of_rival[0, 0, 2]  # less inside the target's region, more outside
+
+
 def test_margin_worked_out_by_hand():
     """n (E(C) - E(T)) = 3 * (0, -1, 1); softplus of it weighted 2/3, 1/3, 0. An empty region has nothing to ask."""
     target, rival = maps([1, 0, -1], [1, 0, -1]), maps([1, -1, 0], [1, -1, 0])

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import sfocus_tf as sf
-from sfocus_tf import backbones
+from sfocus_tf import backbones, losses
 from tests.conftest import PAPER, ROOT, crossentropy, pictures, tiny_classifier
 
 LABELS = np.array([0, 1, 2, 1, 0, 2])
@@ -82,13 +82,13 @@ def test_gradient_of_the_whole_loss_equals_finite_differences(mechanism):
 
 def test_first_order_differs_from_second_order_and_costs_no_accuracy_of_the_value():
     images = pictures(6)
-    steps, losses = [], []
+    steps, values = [], []
     for second_order in (True, False):
         keras.utils.set_random_seed(0)
         model = sf.SharpenFocus(tiny_classifier(), second_order=second_order, **PAPER)
         steps.append(step_of(model, images, LABELS))
-        losses.append(float(model.get_metrics_result()["loss"]))
-    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+        values.append(float(model.get_metrics_result()["loss"]))
+    assert values[0] == pytest.approx(values[1], rel=1e-6)
     assert max(np.abs(a - b).max() for a, b in zip(*steps, strict=True)) > 1e-5
 
 
@@ -171,7 +171,7 @@ def test_dead_maps_are_counted_and_harmless():
 
 
 @pytest.mark.parametrize("exponent", [-30, -10, 10, 25])
-@pytest.mark.parametrize("separation", ["margin", "overlap"])
+@pytest.mark.parametrize("separation", losses.SEPARATIONS)
 def test_features_of_any_scale_train_without_nan(exponent, separation):
     """The first layer's output scaled up and down by powers of ten, second order included."""
     classifier = tiny_classifier()
@@ -179,8 +179,8 @@ def test_features_of_any_scale_train_without_nan(exponent, separation):
     classifier.get_layer("fine_conv").set_weights([kernel * np.float32(10.0**exponent), bias])
     model = sf.SharpenFocus(classifier, **PAPER | {"separation": separation})
     with tf.GradientTape() as tape:
-        _, maps, classes = model._observer.observe(pictures(4), training=True, labels=LABELS[:4])
-        loss = tf.add_n(model._summary(maps, classes, None)[:3])
+        scores, maps, classes = model._observer.observe(pictures(4), training=True, labels=LABELS[:4])
+        loss = tf.add_n(model._summary(scores, maps, classes, None)[:3])
     gradients = tape.gradient(loss, classifier.trainable_weights)
     assert np.isfinite(loss) and float(loss) > -0.3
     assert separation == "margin" or float(loss) < 3  # the paper's ratios are bounded

@@ -243,6 +243,8 @@ def test_recipes():
     assert paper["consistency"].weight == 1 and paper["consistency"].warmup_steps == 0 and paper["minimum_mass"] == 0
     changed = recipes.recipe("default", {"warmup": 0.5, "theta": None}).arguments(100)
     assert changed["separation_last"].warmup_steps == 50 and changed["theta"] == 0.8
+    for name, weight in (("default", 0.05), ("paper", 1)):
+        assert recipes.recipe(name).arguments(100, classes=20)["separation_last"].weight == weight
     with pytest.raises(ValueError, match="config.terms='thta' is not known. Did you mean 'theta'"):
         recipes.recipe("paper", {"thta": 1})
     with pytest.raises(ValueError, match="warmup=2"):
