@@ -2,6 +2,7 @@
 
   python benchmarks/accuracy.py cub200 --data_dir=<folder>     runs what is missing, and prints the table
   python benchmarks/accuracy.py --summary                      the table of all stored runs, nothing is run
+  python benchmarks/accuracy.py --summary --plot=docs/accuracy.png         and a picture of it
 
 Each seed is run three times by train.py with the config of the data set: by cross-entropy, by ICASC, and by
 cross-entropy with as many epochs as take the time of ICASC (control). All have the same initial weights, data order and
@@ -20,19 +21,24 @@ import shutil
 import subprocess
 import sys
 
+import matplotlib
 import numpy as np
 from absl import app, flags
+from matplotlib import pyplot
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(_ROOT))  # for this folder, as a script
 
 from benchmarks import table
 
+matplotlib.use("Agg")
+
 _SEEDS = flags.DEFINE_integer("seeds", 5, "Seeds to run, from 0 on.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with cifar10, VOCdevkit or CUB_200_2011 in it.")
 _RUNS = flags.DEFINE_string("runs", "runs/accuracy", "Where the workdirs are.")
 _RESULTS = flags.DEFINE_string("results", str(_ROOT / "benchmarks" / "results"), "Where finished runs are kept.")
 _SUMMARY = flags.DEFINE_bool("summary", False, "Run nothing.")
+_PLOT = flags.DEFINE_string("plot", None, "File for a picture of the differences, seed by seed.")
 _TINY = flags.DEFINE_bool("tiny", False, "An epoch on a few pictures, to see that all is in place.")
 _PARALLEL = flags.DEFINE_integer("parallel", 2, "Runs at a time, of one thread each.")
 ARMS = ("cross_entropy", "icasc", "control")
@@ -165,6 +171,28 @@ def summary(experiment):
     return result
 
 
+def plot(names, file):
+    """Each seed's difference to cross-entropy as a dot, and their mean with its interval, for ICASC and the control."""
+    figure, axes = pyplot.subplots(figsize=(7, 1 + 0.9 * len(names)), layout="constrained")
+    labels = []
+    for name in names:
+        runs, metric = stored_runs(name), summary(name)["metric"]
+        for arm, color in (("icasc", "tab:blue"), ("control", "tab:gray")):
+            seeds = sorted(runs["cross_entropy"].keys() & runs[arm].keys())
+            values = [100 * (runs[arm][seed]["test"][metric] - runs["cross_entropy"][seed]["test"][metric])
+                      for seed in seeds]  # fmt: skip
+            mean, low, high = table.paired(np.zeros(len(values)), values)
+            row = -len(labels)
+            axes.plot(values, [row] * len(values), "o", color=color, alpha=0.4)
+            axes.errorbar(mean, row, xerr=None if low is None else [[mean - low], [high - mean]], fmt="d", color=color)
+            labels.append(f"{name} ({metric})\n{'ICASC' if arm == 'icasc' else 'cross-entropy, as long'}")
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks([-row for row in range(len(labels))], labels)
+    axes.set_xlabel("points over cross-entropy; dots are seeds, bars 95 % intervals of the mean")
+    figure.savefig(file, dpi=120)
+    pyplot.close(figure)
+
+
 def main(arguments_):
     names = arguments_[1:] or ([] if not _SUMMARY.value else list(EXPERIMENTS))
     unknown = [name for name in names if name not in EXPERIMENTS]
@@ -194,6 +222,8 @@ def main(arguments_):
             print(
                 f"{name}, {arm} against cross_entropy: {other['difference']:+.2f} ({interval}; {other['seeds']} seeds)"
             )
+    if _PLOT.value:
+        plot([name for name, row in found.items() if row is not None], _PLOT.value)
     print(json.dumps({name: row for name, row in found.items() if row is not None}))
 
 
