@@ -5,9 +5,10 @@
 
 For each: multiplications of the forward pass (counted from the layers), pictures a second of a training step here
 without and with attention supervision (median of a few steps on random pictures, weights of the paper's recipe, every
-step), and from them the hours of the whole training here, and on a GPU that sustains `--gpu_rate` multiplications a
-second. A training step counts as three forward passes; attention supervision costs the ratio measured here. Small
-networks and pictures keep a GPU less busy, so take the estimate as a lower bound there. The last line is JSON.
+step; the default recipe costs less), and from them the hours of the whole training here, and on a GPU that sustains
+`--gpu_rate` multiplications a second. A training step counts as three forward passes; attention supervision costs the
+ratio measured here. Small networks and pictures keep a GPU less busy, so take the estimate as a lower bound there. The
+last line is JSON.
 """
 
 import importlib
@@ -75,7 +76,8 @@ def measure(name):
     if multi_label:
         labels, loss = np.eye(classes, dtype=np.float32)[labels], keras.losses.BinaryCrossentropy(from_logits=True)
     seconds = []
-    for wrap in (lambda c: c, lambda c: sf.SharpenFocus(c, multi_label=multi_label)):
+    paper = sf.recipe("paper").arguments(1)
+    for wrap in (lambda c: c, lambda c: sf.SharpenFocus(c, multi_label=multi_label, **paper)):
         keras.backend.clear_session()
         classifier = backbones.create(config.backbone, classes, size)
         model = wrap(classifier)

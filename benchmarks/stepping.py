@@ -35,9 +35,8 @@ def compiled(variant, backbone, image_size, classes=10, **options):
     elif variant == "default":
         model = sf.SharpenFocus(classifier)
     else:
-        term = sf.Term(0.3, every_steps=4 if variant == "every_4" else 1)
-        terms = dict.fromkeys(("separation_inner", "separation_last", "consistency"), term)
-        model = sf.SharpenFocus(classifier, second_order=variant != "first_order", separation="overlap", **terms)
+        changes = {"every_steps": 4 if variant == "every_4" else 1, "second_order": variant != "first_order"}
+        model = sf.SharpenFocus(classifier, **sf.recipe("paper", changes).arguments(1))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(1e-3, momentum=0.9), loss, metrics=["accuracy"], **options)
     return model
