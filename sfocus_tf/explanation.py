@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sfocus_tf import attention, channel_gradients, layers
+from sfocus_tf import attention, channel_gradients, distribution, layers
 from sfocus_tf.attention import Attention, Classes
 
 
@@ -86,7 +86,7 @@ class Observer:
         # By attention layer: where the backward pass ends, at its readers or, where they are not known, at itself.
         ends: dict[str, list[tuple[Any, tf.Tensor]]] = {path: [] for path in paths}
         # Recording begins at the first of these: nothing before it is differentiated here.
-        with tf.GradientTape(persistent=tf.executing_eagerly(), watch_accessed_variables=False) as tape:
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
 
             def watch(path: str, layer: Any, arguments: Any, output: Any) -> None:
                 if path in paths:
@@ -99,21 +99,23 @@ class Observer:
             raw_scores = layers.run(self.classifier, x, watch, training)
             scores = tf.cast(raw_scores, self.dtype)
             classes = self._classes(tf.stop_gradient(scores), labels, wanted)
-            of_both = [tf.reduce_sum(tf.gather(scores, ids, batch_dims=1)) for ids in (classes.target, classes.rival)]
-            chosen = tf.stack(of_both)
-        # One backward pass with both classes in each operation, `[2, batch, ...]`, instead of two passes: less memory
-        # for the kernels' second derivatives, and faster. (Outside of graphs it would be traced anew each time.)
+            chosen = [tf.gather(scores, ids, batch_dims=1) for ids in (classes.target, classes.rival)]
+            of_both = tf.stack([tf.reduce_sum(score) for score in chosen])
         sources = {path: [output for _, output in ends[path]] for path in paths}
-        slopes = tape.jacobian(chosen, sources, experimental_use_pfor=not tf.executing_eagerly())
+        if tf.executing_eagerly() or distribution.has_collectives(self.classifier):
+            # Outside of graphs a Jacobian would be traced anew each time; what replicas exchange has none.
+            slopes = [tape.gradient(score, sources) for score in chosen]
+        else:
+            slopes = _slopes_in_one_pass(tape, of_both, sources)
         no_map = tf.zeros([tf.shape(scores)[0], 0, 0], self.dtype)
         nothing = Attention(no_map, no_map, tf.zeros_like(scores[:, 0]))
         maps = dict.fromkeys(Maps._fields, nothing)
-        for number, role in enumerate(("target", "rival")):
+        for role, of_role in zip(("target", "rival"), slopes, strict=True):
             for path in paths:
                 layer = "inner" if path == self.inner_layer else "last"
                 # A layer that the scores do not depend on has no slope.
-                pairs = zip(ends[path], slopes[path], strict=True)
-                at_ends = [(each, slope[number]) for (each, _), slope in pairs if slope is not None]
+                pairs = zip(ends[path], of_role[path], strict=True)
+                at_ends = [(each, slope) for (each, _), slope in pairs if slope is not None]
                 maps[f"{role}_{layer}"] = self._attention(path, features[path], at_ends)
         return raw_scores, Maps(**maps), classes
 
@@ -139,6 +141,21 @@ class Observer:
         rival = tf.where(tf.equal(target, chosen.target), chosen.rival, attention.rival_of(scores, target))
         chosen_here = (wanted[1] < 0) | tf.equal(wanted[1], target)
         return Classes(target, tf.where(chosen_here, rival, wanted[1]), chosen.valid)
+
+
+def _slopes_in_one_pass(
+    tape: tf.GradientTape, scores: tf.Tensor, sources: dict[str, list[tf.Tensor]]
+) -> list[dict[str, list[tf.Tensor | None]]]:
+    """For each of the two scores, its gradients at the sources.
+
+    One backward pass has both in each operation, `[2, batch, ...]`, instead of two passes: less memory for the kernels'
+    second derivatives, and faster.
+    """
+    both = tape.jacobian(scores, sources)
+    return [
+        {path: [None if slope is None else slope[number] for slope in slopes] for path, slopes in both.items()}
+        for number in range(2)
+    ]
 
 
 class ExplainingModel(keras.Model):

@@ -50,12 +50,12 @@ def rival_loss(
     probability: tf.Tensor,
     floor: tf.Tensor | float = SMALLEST_FLOOR,
 ) -> tf.Tensor:
-    """L_AS that only the rival's attention can lower, in pictures that are confused; another form of separation.
+    """The rival's attention inside the target's region, in pictures that are confused; another form of separation.
 
-        L = min(1, 4 p(C)) * L_AS, where A(T), Mask and p(C) are constants
+        L = min(1, 4 p(C)) * 2 * sum(A(C) * Mask) / sum(A(T) + A(C)), where all but the first A(C) are constants
 
-    Not the paper's. Pulling at both maps costs accuracy: the target gives up evidence that is its own, most of all in
-    pictures whose rival is none. Here the target's attention stays as the classification loss made it.
+    Not the paper's. L_AS pulls at both maps, and where the rival's is the higher one it grows smaller as that grows;
+    this has the rival give way everywhere in the region, and nothing else pulled at directly.
 
     Args:
         target_map: `A(T)`, `[batch, height, width]`, not negative.
@@ -65,10 +65,12 @@ def rival_loss(
         floor: the least sum of `target_map` that counts, scalar or `[batch]`; see `has_mass`.
 
     Returns:
-        `[batch]`, in [0, 1].
+        `[batch]`, in [0, 2].
     """
-    loss = separation_loss(tf.stop_gradient(target_map), rival_map, tf.stop_gradient(mask), floor)
-    return tf.minimum(1.0, 4.0 * tf.stop_gradient(probability)) * loss
+    alive = has_mass(tf.stop_gradient(target_map), floor)
+    inside = tf.reduce_sum(rival_map * tf.stop_gradient(mask), axis=(1, 2))
+    total = tf.stop_gradient(tf.reduce_sum(target_map + rival_map, axis=(1, 2)))
+    return tf.minimum(8.0 * tf.stop_gradient(probability), 2.0) * _ratio(inside, total, alive)
 
 
 def margin_loss(target_evidence: tf.Tensor, rival_evidence: tf.Tensor, region: tf.Tensor) -> tf.Tensor:

@@ -54,9 +54,10 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
 
     Logged beside the loss and the user's metrics, in training and validation: `classification_loss` (with the weight
     regularisation, the loss of plain Keras), `separation_inner`, `separation_last`, `consistency` (before their
-    weights; over the steps that computed them, 0 where none did), and `dead_target_inner`, `dead_rival_inner`,
-    `dead_target_last`, `dead_rival_last`: the share of pictures whose map is all zero; `weak_inner`, `weak_last`: the
-    share whose target map is below `minimum_mass`, which count as zero in the terms.
+    weights; over the steps that computed them, 0 where none did, as with the inner layer's in training by default), and
+    `dead_target_inner`, `dead_rival_inner`, `dead_target_last`, `dead_rival_last`: the share of pictures whose map is
+    all zero; `weak_inner`, `weak_last`: the share whose target map is below `minimum_mass`, which count as zero in all
+    terms but the margin.
 
     Attributes:
         classifier: the wrapped model.
@@ -105,7 +106,7 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
             sigma: of the soft mask; see `sfocus_tf.terms.Settings`.
             omega: of the soft mask.
             theta: of the consistency loss.
-            minimum_mass: the least share of a picture's evidence that the paper's losses take for attention.
+            minimum_mass: the least share of a picture's evidence that all losses but the margin take for attention.
             name: name of the model.
             **kwargs: of `keras.Model`.
 
@@ -210,7 +211,9 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         scores, loss, summary, gradients = step_taken
         variables = [self.trainable_variables[index] for index in connected]
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return self._report(x, y, sample_weight, scores, loss, summary, weights, tf.cast(attend, self._float))
+        return self._report(
+            x, y, sample_weight, scores, loss, summary, weights, tf.cast(attend, self._float), self._step_kind.inner
+        )
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One step of evaluation: the same losses, with the terms' weights as they stand (warm-up included)."""
@@ -221,7 +224,7 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         loss = self._compute_loss(x=x, y=y, y_pred=scores, sample_weight=sample_weight, training=False)
         summary = self._summary(scores, maps, classes, sample_weight)
         weights = self._weights_at(step, training=False)
-        return self._report(x, y, sample_weight, scores, loss, summary, weights, tf.ones((), self._float))
+        return self._report(x, y, sample_weight, scores, loss, summary, weights, tf.ones((), self._float), True)
 
     def _gradients(
         self, x: Any, y: Any, sample_weight: Any, weights: tf.Tensor | None, share: Any, connected: list[int]
@@ -277,9 +280,20 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         return tf.cast(tf.stack(weights), self._float)
 
     def _report(
-        self, x: Any, y: Any, sample_weight: Any, scores: Any, loss: Any, summary: Any, weights: Any, computed: Any
+        self,
+        x: Any,
+        y: Any,
+        sample_weight: Any,
+        scores: Any,
+        loss: Any,
+        summary: Any,
+        weights: Any,
+        computed: Any,
+        inner: bool,
     ) -> dict[str, tf.Tensor]:
-        """Updates the metrics with one batch and returns their results."""
+        """Updates the metrics with one batch and returns their results; `computed` and `inner` say whether attention
+        was taken at all, and at the inner layer.
+        """
         pictures = tf.cast(tf.shape(scores)[0], self._float)
         classification = tf.cast(loss, self._float) * tf.distribute.get_strategy().num_replicas_in_sync
         terms, shares, share = summary[: len(TERMS)], summary[len(TERMS) : -1], summary[-1]
@@ -288,10 +302,12 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
             if metric.name == "loss":
                 metric.update_state(total, sample_weight=pictures)
         self._term_metrics["classification_loss"].update_state(classification, sample_weight=pictures)
+        at_layer = {True: computed, False: computed if inner else tf.zeros_like(computed)}
         for key, value in zip(TERMS, terms, strict=True):
-            self._term_metrics[key].update_state(value, sample_weight=pictures * computed)
-        for metric, value in zip(self._share_metrics.values(), shares, strict=True):
-            metric.update_state(value, sample_weight=pictures * share * computed)
+            self._term_metrics[key].update_state(value, sample_weight=pictures * at_layer[key.endswith("_last")])
+        for key, value in zip(SHARES, shares, strict=True):
+            counted = pictures * share * at_layer[key.endswith("_last")]
+            self._share_metrics[key].update_state(value, sample_weight=counted)
         return self.compute_metrics(x, y, scores, sample_weight=sample_weight)
 
     def export(
@@ -340,6 +356,8 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         super().load_own_variables({key: store[key] for key in own})
         for number, state in enumerate(self._random_states()):
             state.assign(store[f"random_{number}"])
+        if self.train_function is not None:  # the weights of the terms may be others now
+            self.make_train_function()
 
     def _random_states(self) -> list[keras.Variable]:
         """The variables of the seed generators inside (dropout's), which Keras counts among no layer's weights."""
@@ -364,6 +382,7 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "SharpenFocus":
         """The model that `get_config` described."""
         config = dict(config)
+        config.setdefault("separation", "overlap")  # the only form in files that do not name one
         config["classifier"] = keras.saving.deserialize_keras_object(config["classifier"], custom_objects)
         for key in TERMS:
             config[key] = Term(**config[key])

@@ -24,7 +24,7 @@ class Settings:
         omega: its steepness, in [0, 10000].
         theta: target of the consistency loss, in [0, 1]; see `sfocus_tf.losses.consistency_loss`.
         minimum_mass: a picture whose target map holds less than this share of the evidence in its features counts as
-            zero in the paper's losses, in [0, 1]; see `sfocus_tf.attention.Attention.capacity`. 0 leaves none out.
+            zero in all losses but the margin, in [0, 1]; 0 leaves none out. See `sfocus_tf.attention.Attention`.
     """
 
     separation: str = "rival"

@@ -48,6 +48,8 @@ def classifier(normalised):
         x = keras.layers.BatchNormalization(synchronized=True)(x)
     x = keras.layers.ReLU(name="fine")(x)
     x = keras.layers.Conv2D(6, 3, 2, padding="same")(x)
+    if normalised:
+        x = keras.layers.BatchNormalization(synchronized=True)(x)
     x = keras.layers.ReLU(name="coarse")(x)
     return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x)))
 

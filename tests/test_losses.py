@@ -27,15 +27,23 @@ def test_separation_of_equal_maps_inside_the_mask_is_one():
 
 
 def test_rival_worked_out_by_hand():
-    """The first separation of above, 0.6, at p = 0.1 and at p = 0.5; only the rival's map has a gradient."""
-    target, rival, mask = maps([4, 2, 0], [4, 2, 0]), maps([1, 2, 1], [1, 2, 1]), maps([1, 1, 0], [1, 1, 0])
+    """Inside 1 + 2, sums 6 + 4: 2 * 3 / 10 at p = 0.5, and 0.4 of it at p = 0.1. Only the rival's map has a gradient,
+    the same where it is the lower and where it is the higher one, and none outside.
+    """
+    target, rival, mask = maps([4, 1, 1], [4, 1, 1]), maps([1, 2, 1], [1, 2, 1]), maps([1, 1, 0], [1, 1, 0])
     with tf.GradientTape() as tape:
         tape.watch([target, rival, mask])
         loss = losses.rival_loss(target, rival, mask, tf.constant([0.1, 0.5]))
     np.testing.assert_allclose(loss, [0.24, 0.6], rtol=1e-6)
     of_target, of_rival, of_mask = tape.gradient(loss, [target, rival, mask])
     assert of_target is None and of_mask is None
-    assert of_rival[0, 0, 0] > 0 > of_rival[0, 0, 2]  # less inside the target's region, more outside
+    np.testing.assert_allclose(of_rival[1, 0], [0.2, 0.2, 0.0], rtol=1e-6)
+
+
+def test_rival_of_a_picture_without_attention_is_zero_in_float64():
+    nothing = tf.zeros([1, 2, 2], tf.float64)
+    loss = losses.rival_loss(nothing, nothing + 1, nothing, tf.constant([0.5], tf.float64))
+    assert loss.dtype == tf.float64 and loss[0] == 0
 
 
 def test_margin_worked_out_by_hand():

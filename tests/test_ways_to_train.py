@@ -10,10 +10,12 @@ from tests.conftest import PAPER, crossentropy, pictures, tiny_classifier
 from tests.test_model import LABELS, compiled
 
 
+@pytest.mark.parametrize("options", [{}, {"separation": "margin"}, PAPER], ids=["default", "margin", "paper"])
+@pytest.mark.parametrize("run_eagerly", [False, True])
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_mixed_precision_trains_and_keeps_maps_in_float32(policy):
+def test_mixed_precision_trains_and_keeps_maps_in_float32(policy, run_eagerly, options):
     keras.config.set_dtype_policy(policy)
-    model = compiled(sf.SharpenFocus(backbones.create("resnet8", 3, 16), **PAPER), rate=0.01)
+    model = compiled(sf.SharpenFocus(backbones.create("resnet8", 3, 16), **options), 0.01, run_eagerly=run_eagerly)
     images = pictures(6, 16) * 255
     logs = model.fit(images, LABELS, epochs=3, verbose=0).history
     assert np.isfinite(logs["loss"]).all()
