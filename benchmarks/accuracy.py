@@ -204,6 +204,8 @@ def main(arguments_):
         sys.exit(f"expected experiments of {', '.join(EXPERIMENTS)}, or --summary; got {' '.join(unknown) or 'none'}.")
     if not set(_ARMS.value) <= {*ARMS, *ABLATIONS}:
         sys.exit(f"--arms={','.join(_ARMS.value)}: expected some of {', '.join((*ARMS, *ABLATIONS))}.")
+    if "control" in _ARMS.value and not set(_ARMS.value) >= set(ARMS):
+        sys.exit("--arms: control needs cross_entropy and icasc beside it, from whose times its length follows.")
     if _TINY.value and not flags.FLAGS["results"].present:
         sys.exit("--tiny: expected --results=<folder>, as its runs must not be kept among the real ones.")
     if not _SUMMARY.value:

@@ -188,6 +188,34 @@ def test_features_of_any_scale_train_without_nan(exponent, separation):
         assert gradient is None or np.isfinite(gradient).all()
 
 
+def test_a_step_has_no_more_than_its_terms_need():
+    """By default no condition, no attention at the inner layer, and as many backward convolutions as plain Keras."""
+
+    def counted(**options):
+        model = compiled(sf.SharpenFocus(backbones.create("resnet8", 3, 16), **options))
+        model.make_train_function()
+        spec = (tf.TensorSpec([6, 16, 16, 3]), tf.TensorSpec([6], tf.int32))
+        graph = tf.function(lambda *data: model.train_step(data)).get_concrete_function(*spec).graph
+        types = [operation.type for operation in graph.get_operations()]
+        return [types.count(each) for each in ("If", "Conv2DBackpropInput", "Conv2DBackpropFilter")]
+
+    plain = counted(**ZERO)
+    assert counted() == plain
+    assert counted(separation_last=sf.Term(1.0, every_steps=2))[0] == 1
+    assert counted(**PAPER)[2] > plain[2]
+
+
+def test_inner_terms_are_logged_over_the_steps_that_computed_them():
+    model = compiled(sf.SharpenFocus(tiny_classifier()), rate=0.0)
+    first = model.train_on_batch(pictures(6), LABELS, return_dict=True)
+    assert first["consistency"] == 0 and first["separation_last"] > 0
+    model.set_term_weight("consistency", 1.0)
+    both = model.train_on_batch(pictures(6), LABELS, return_dict=True)
+    alone = model.evaluate(pictures(6), LABELS, return_dict=True, verbose=0)
+    assert both["consistency"] == pytest.approx(float(alone["consistency"]), rel=1e-4)
+    assert both["dead_rival_inner"] == pytest.approx(float(alone["dead_rival_inner"]))
+
+
 def test_schedule_and_lazy_steps():
     """Warm-up of 2, then each second step with twice the weight: the steps between are those of plain Keras."""
     images = pictures(6)

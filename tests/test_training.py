@@ -15,7 +15,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from sfocus_tf import checkpoints, data, recipes
+from sfocus_tf import checkpoints, data, losses, recipes
 from tests.conftest import ROOT
 
 FILES = {
@@ -241,6 +241,9 @@ def test_history_is_cut_to_the_epochs_that_are_saved(tmp_path):
 def test_recipes():
     paper = recipes.recipe("paper").arguments(100)
     assert paper["consistency"].weight == 1 and paper["consistency"].warmup_steps == 0 and paper["minimum_mass"] == 0
+    default = recipes.recipe("default").arguments(100)
+    assert default["separation"] == "rival" and default["separation_last"] == losses.Term(1.0, 10, 10)
+    assert default["separation_inner"].weight == default["consistency"].weight == 0
     changed = recipes.recipe("default", {"warmup": 0.5, "theta": None}).arguments(100)
     assert changed["separation_last"].warmup_steps == 50 and changed["theta"] == 0.8
     for name, weight in (("default", 0.05), ("paper", 1)):
