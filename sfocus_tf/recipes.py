@@ -28,7 +28,7 @@ class Recipe:
     second_order: bool = True
     separation: str = "rival"
     separation_inner: float = 0.0
-    separation_last: float = 1.0
+    separation_last: float = 0.3
     consistency: float = 0.0
     warmup: float = 0.0
     ramp: float = 0.0
@@ -70,7 +70,14 @@ class Recipe:
 
 RECIPES = {
     # The equations as the paper has them: all weights 1 from the first step, no picture left out.
-    "paper": Recipe(separation="overlap", separation_inner=1.0, consistency=1.0, minimum_mass=0.0, per_class=False),
+    "paper": Recipe(
+        separation="overlap",
+        separation_inner=1.0,
+        separation_last=1.0,
+        consistency=1.0,
+        minimum_mass=0.0,
+        per_class=False,
+    ),
     # A late start, as the attention of a random head is noise; docs/gain.md has what else was tried.
     "default": Recipe(warmup=0.1, ramp=0.1),
 }

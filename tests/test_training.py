@@ -242,12 +242,12 @@ def test_recipes():
     paper = recipes.recipe("paper").arguments(100)
     assert paper["consistency"].weight == 1 and paper["consistency"].warmup_steps == 0 and paper["minimum_mass"] == 0
     default = recipes.recipe("default").arguments(100)
-    assert default["separation"] == "rival" and default["separation_last"] == losses.Term(1.0, 10, 10)
+    assert default["separation"] == "rival" and default["separation_last"] == losses.Term(0.3, 10, 10)
     assert default["separation_inner"].weight == default["consistency"].weight == 0
     changed = recipes.recipe("default", {"warmup": 0.5, "theta": None}).arguments(100)
     assert changed["separation_last"].warmup_steps == 50 and changed["theta"] == 0.8
-    for name, weight in (("default", 0.05), ("paper", 1)):
-        assert recipes.recipe(name).arguments(100, classes=20)["separation_last"].weight == weight
+    for name, weight in (("default", 0.015), ("paper", 1)):
+        assert recipes.recipe(name).arguments(100, classes=20)["separation_last"].weight == pytest.approx(weight)
     with pytest.raises(ValueError, match="config.terms='thta' is not known. Did you mean 'theta'"):
         recipes.recipe("paper", {"thta": 1})
     with pytest.raises(ValueError, match="warmup=2"):
