@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sfocus_tf import attention, channel_gradients, distribution, layers
+from sfocus_tf import attention, channel_gradients, layers
 from sfocus_tf.attention import Attention, Classes
 
 
@@ -102,8 +102,9 @@ class Observer:
             chosen = [tf.gather(scores, ids, batch_dims=1) for ids in (classes.target, classes.rival)]
             of_both = tf.stack([tf.reduce_sum(score) for score in chosen])
         sources = {path: [output for _, output in ends[path]] for path in paths}
-        if tf.executing_eagerly() or distribution.has_collectives(self.classifier):
-            # Outside of graphs a Jacobian would be traced anew each time; what replicas exchange has none.
+        if tf.executing_eagerly() or tf.distribute.has_strategy():
+            # Outside of graphs a Jacobian would be traced anew each time. What replicas exchange has none, and of a
+            # replica without pictures it gets the shapes wrong.
             slopes = [tape.gradient(score, sources) for score in chosen]
         else:
             slopes = _slopes_in_one_pass(tape, of_both, sources)
