@@ -82,6 +82,13 @@ class Observer:
                 is left of the backward pass but a row of the dense layer's kernel.
         """
         paths = (self.inner_layer, self.last_layer) if inner else (self.last_layer,)
+        # Outside of graphs a Jacobian would be traced anew each time. What replicas exchange has none, and of a replica
+        # without pictures it gets the shapes wrong.
+        in_one_pass = not (tf.executing_eagerly() or tf.distribute.has_strategy())
+        if in_one_pass:
+            refused = tf.debugging.assert_positive(tf.shape(x)[0], "images: expected one or more, got none.")
+            with tf.control_dependencies([refused]):
+                x = tf.identity(x)
         features: dict[str, tf.Tensor] = {}
         # By attention layer: where the backward pass ends, at its readers or, where they are not known, at itself.
         ends: dict[str, list[tuple[Any, tf.Tensor]]] = {path: [] for path in paths}
@@ -102,12 +109,10 @@ class Observer:
             chosen = [tf.gather(scores, ids, batch_dims=1) for ids in (classes.target, classes.rival)]
             of_both = tf.stack([tf.reduce_sum(score) for score in chosen])
         sources = {path: [output for _, output in ends[path]] for path in paths}
-        if tf.executing_eagerly() or tf.distribute.has_strategy():
-            # Outside of graphs a Jacobian would be traced anew each time. What replicas exchange has none, and of a
-            # replica without pictures it gets the shapes wrong.
-            slopes = [tape.gradient(score, sources) for score in chosen]
-        else:
+        if in_one_pass:
             slopes = _slopes_in_one_pass(tape, of_both, sources)
+        else:
+            slopes = [tape.gradient(score, sources) for score in chosen]
         no_map = tf.zeros([tf.shape(scores)[0], 0, 0], self.dtype)
         nothing = Attention(no_map, no_map, tf.zeros_like(scores[:, 0]))
         maps = dict.fromkeys(Maps._fields, nothing)

@@ -130,6 +130,13 @@ def test_class_ids_choose_the_target(served):
         loaded.signatures["explain"](images=tf.constant(images), class_ids=tf.constant([0, 1, 2, 3]))
 
 
+def test_a_request_without_pictures_is_told_so(served):
+    _, _, loaded = served
+    ids = tf.constant([], tf.int32)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="images: expected one or more, got none"):
+        loaded.signatures["explain"](images=tf.zeros([0, 16, 16, 3]), class_ids=ids)
+
+
 def test_a_batch_is_its_pictures_one_after_the_other(served):
     _, _, loaded = served
     files = [encoded(255 * image) for image in pictures(5, 20)]
