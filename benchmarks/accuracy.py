@@ -9,8 +9,8 @@ cross-entropy with as many epochs as take the time of ICASC, where these are mor
 weights, data order and recipe; all training pictures are used, and the network after the last epoch is tested. --arms
 chooses, of these and of ABLATIONS, which show what each part does. An interrupted run goes on where it stopped, and a
 finished one is kept in benchmarks/results/<experiment>/<arm>-<seed>.json. Two runs at a time, of one thread each, use
-two cores best. The last line is JSON: for each experiment the means over the seeds that all three have, and the paired
-difference with the 95 % interval of Student's t, in points; under `others` the same of each ablation.
+two cores best. The last line is JSON: for each experiment the means over the seeds that cross-entropy and ICASC have,
+and the paired difference with the 95 % interval of Student's t, in points; under `others` the same of each ablation.
 """
 
 import concurrent.futures
@@ -150,16 +150,16 @@ def compared(plain, ours, metric):
 def summary(experiment):
     """What the stored runs say, in points; `None` where there are none."""
     runs = stored_runs(experiment)
-    seeds = sorted(set.intersection(*(set(runs[arm]) for arm in ARMS)))
+    seeds = sorted(runs["cross_entropy"].keys() & runs["icasc"].keys())
     if not seeds:
         return None
 
     def values(arm, key):
-        return [runs[arm][seed]["test"].get(key) for seed in seeds]
+        return [runs[arm][seed]["test"].get(key) for seed in seeds if seed in runs[arm]]
 
     def points(arm, key):
         found = values(arm, key)
-        return None if None in found else round(100 * float(np.mean(found)), 2)
+        return None if None in found or len(found) < len(seeds) else round(100 * float(np.mean(found)), 2)
 
     metric = "mAP" if "mAP" in runs["icasc"][seeds[0]]["test"] else "accuracy"
     result = {"metric": metric, "cross_entropy": points("cross_entropy", metric), "icasc": points("icasc", metric)}
@@ -167,7 +167,7 @@ def summary(experiment):
     result |= {"control": points("control", metric)}
     for name, key in (("overlap", "overlap_last"), ("pointing", "pointing_last")):
         result |= {f"{name}_{arm}": points(arm, key) for arm in ("cross_entropy", "icasc")}
-    for arm in ARMS:
+    for arm in ARMS[:2]:
         result[f"seconds_{arm}"] = round(float(np.mean([runs[arm][seed]["seconds"] for seed in seeds])), 1)
         spread = [100 * value for value in values(arm, metric)]
         result[f"deviation_{arm}"] = round(float(np.std(spread, ddof=1)), 2) if len(seeds) > 1 else None
@@ -184,6 +184,8 @@ def plot(names, file):
         runs, metric = stored_runs(name), summary(name)["metric"]
         for arm, color in (("icasc", "tab:blue"), ("control", "tab:gray")):
             seeds = sorted(runs["cross_entropy"].keys() & runs[arm].keys())
+            if not seeds:
+                continue
             values = [100 * (runs[arm][seed]["test"][metric] - runs["cross_entropy"][seed]["test"][metric])
                       for seed in seeds]  # fmt: skip
             mean, low, high = table.paired(np.zeros(len(values)), values)
@@ -221,7 +223,8 @@ def main(arguments_):
             interval = "one seed" if row["low"] is None else f"{row['low']:+.2f} to {row['high']:+.2f}"
             means = [f"{row[arm]} ± {row[f'deviation_{arm}']}" for arm in ("cross_entropy", "icasc")]
             cells = [name, row["metric"], str(row["seeds"]), *means, f"{row['difference']:+.2f}", interval]
-            cells += [str(row["control"]), f"{row['overlap_cross_entropy']} to {row['overlap_icasc']}"]
+            cells += ["not run" if row["control"] is None else str(row["control"])]
+            cells += [f"{row['overlap_cross_entropy']} to {row['overlap_icasc']}"]
             print(f"| {' | '.join(cells)} |")
     for name, row in found.items():
         for arm, other in (row or {}).get("others", {}).items():

@@ -157,11 +157,13 @@ def _slopes_in_one_pass(
     One backward pass has both in each operation, `[2, batch, ...]`, instead of two passes: less memory for the kernels'
     second derivatives, and faster.
     """
-    both = tape.jacobian(scores, sources)
-    return [
-        {path: [None if slope is None else slope[number] for slope in slopes] for path, slopes in both.items()}
-        for number in range(2)
-    ]
+    of_each: list[dict[str, list[tf.Tensor | None]]] = [{}, {}]
+    for path, slopes in tape.jacobian(scores, sources).items():
+        # Not by indices: the gradient of unstacking is one stack, that of each index a tensor of zeros to add to.
+        unstacked = [(None, None) if slope is None else tf.unstack(slope, 2) for slope in slopes]
+        for number, by_path in enumerate(of_each):
+            by_path[path] = [each[number] for each in unstacked]
+    return of_each
 
 
 class ExplainingModel(keras.Model):
