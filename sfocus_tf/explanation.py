@@ -70,6 +70,7 @@ class Observer:
         labels: Any = None,
         wanted: tuple[tf.Tensor, tf.Tensor] | None = None,
         inner: bool = True,
+        relative: bool = False,
     ) -> tuple[tf.Tensor, Maps, Classes]:
         """Scores as the classifier gives them, and the attention of two classes at both layers.
 
@@ -80,6 +81,9 @@ class Observer:
             wanted: numbers of target and rival instead, each `[batch]`; below 0 they are chosen by the scores.
             inner: take it at the inner layer too. Without, where the network ends in pooling and a dense layer, nothing
                 is left of the backward pass but a row of the dense layer's kernel.
+            relative: take it of the scores less their mean over the classes. Softmax gives the same probabilities when
+                the same is added to all scores, so that maps of the scores themselves can be changed by what changes
+                no answer.
         """
         paths = (self.inner_layer, self.last_layer) if inner else (self.last_layer,)
         # Outside of graphs a Jacobian would be traced anew each time. What replicas exchange has none, and of a replica
@@ -106,7 +110,8 @@ class Observer:
             raw_scores = layers.run(self.classifier, x, watch, training)
             scores = tf.cast(raw_scores, self.dtype)
             classes = self._classes(tf.stop_gradient(scores), labels, wanted)
-            chosen = [tf.gather(scores, ids, batch_dims=1) for ids in (classes.target, classes.rival)]
+            explained = scores - tf.reduce_mean(scores, axis=-1, keepdims=True) if relative else scores
+            chosen = [tf.gather(explained, ids, batch_dims=1) for ids in (classes.target, classes.rival)]
             of_both = tf.stack([tf.reduce_sum(score) for score in chosen])
         sources = {path: [output for _, output in ends[path]] for path in paths}
         if in_one_pass:

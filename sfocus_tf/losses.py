@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from sfocus_tf.attention import SMALLEST_FLOOR, has_mass
 
-SEPARATIONS = ("margin", "overlap", "rival")
+SEPARATIONS = ("margin", "outside", "overlap", "rival")
 
 
 def separation_loss(
@@ -46,21 +46,23 @@ def separation_loss(
 def rival_loss(
     target_map: tf.Tensor,
     rival_map: tf.Tensor,
-    mask: tf.Tensor,
+    part: tf.Tensor,
     probability: tf.Tensor,
     floor: tf.Tensor | float = SMALLEST_FLOOR,
 ) -> tf.Tensor:
-    """The rival's attention inside the target's region, in pictures that are confused; another form of separation.
+    """The rival's attention in one part of the picture, if it is confused; two other forms of separation.
 
-        L = min(1, 4 p(C)) * 2 * sum(A(C) * Mask) / sum(A(T) + A(C)), where all but the first A(C) are constants
+        L = min(1, 4 p(C)) * 2 * sum(A(C) * Part) / sum(A(T) + A(C)), where all but the first A(C) are constants
 
     Not the paper's. L_AS pulls at both maps, and where the rival's is the higher one it grows smaller as that grows;
-    this has the rival give way everywhere in the region, and nothing else pulled at directly.
+    this has the rival give way everywhere in the part, and nothing else pulled at directly. The part is the target's
+    region (`separation="rival"`), or what lies outside of it ("outside"): a rival that finds its evidence beside the
+    object is confused by the context, and pictures of its own class teach it to look there.
 
     Args:
         target_map: `A(T)`, `[batch, height, width]`, not negative.
         rival_map: `A(C)` at the same layer, of the same shape.
-        mask: the target's region at this layer's resolution, in [0, 1], of the same shape.
+        part: how far each position belongs to it, in [0, 1], of the same shape.
         probability: `p(C)` by softmax (of several labels, by sigmoid), `[batch]`.
         floor: the least sum of `target_map` that counts, scalar or `[batch]`; see `has_mass`.
 
@@ -68,9 +70,9 @@ def rival_loss(
         `[batch]`, in [0, 2].
     """
     alive = has_mass(tf.stop_gradient(target_map), floor)
-    inside = tf.reduce_sum(rival_map * tf.stop_gradient(mask), axis=(1, 2))
+    within = tf.reduce_sum(rival_map * tf.stop_gradient(part), axis=(1, 2))
     total = tf.stop_gradient(tf.reduce_sum(target_map + rival_map, axis=(1, 2)))
-    return tf.minimum(8.0 * tf.stop_gradient(probability), 2.0) * _ratio(inside, total, alive)
+    return tf.minimum(8.0 * tf.stop_gradient(probability), 2.0) * _ratio(within, total, alive)
 
 
 def margin_loss(target_evidence: tf.Tensor, rival_evidence: tf.Tensor, region: tf.Tensor) -> tf.Tensor:

@@ -75,9 +75,9 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         attention: str = "grad_cam",
         second_order: bool = True,
         multi_label: bool = False,
-        separation: str = "rival",
+        separation: str = "outside",
         separation_inner: float | Term = 0.0,
-        separation_last: float | Term = 0.3,
+        separation_last: float | Term = 1.0,
         consistency: float | Term = 0.0,
         sigma: float = 0.55,
         omega: float = 100.0,
@@ -97,8 +97,10 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
             second_order: differentiate the attention through its own weights, as the paper does. False takes them as
                 constants: cheaper, and a different method.
             multi_label: several classes a picture (labels are rows of 0 and 1, the loss binary cross-entropy).
-            separation: the form of the separation losses: "rival", "margin", or "overlap", which is the paper's; see
-                `rival_loss`, `margin_loss` and `separation_loss` of `sfocus_tf.losses`.
+            separation: the form of the separation losses: "outside" or "rival" (see
+                `sfocus_tf.losses.rival_loss`), "margin", or "overlap", which is the paper's; see
+                `margin_loss` and `separation_loss` of `sfocus_tf.losses`. With "outside" and labels of one
+                class a picture, all terms are of the attention of scores less their mean over the classes.
             separation_inner: weight of the separation loss at the inner layer, or a `Term` with warm-up, ramp and
                 "every k steps" too.
             separation_last: the same at the last layer.
@@ -123,6 +125,8 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         self.second_order = second_order
         self.multi_label = multi_label
         self.settings = Settings(separation, sigma, omega, theta, minimum_mass)
+        # Softmax alone takes no notice of what is added to all scores; sigmoids do.
+        self._relative = separation == "outside" and not multi_label
         given = dict(zip(TERMS, (separation_inner, separation_last, consistency), strict=True))
         # Sums over maps and all that is made of them: float32 at least, float64 for a float64 classifier.
         self._float = "float64" if classifier.outputs[0].dtype == "float64" else "float32"
@@ -220,7 +224,7 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         _refuse_probability_loss(self.loss)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         step = tf.cast(self.optimizer.iterations, tf.int64) if self.optimizer else tf.constant(2**62, tf.int64)
-        scores, maps, classes = self._observer.observe(x, training=False, labels=y)
+        scores, maps, classes = self._observer.observe(x, training=False, labels=y, relative=self._relative)
         loss = self._compute_loss(x=x, y=y, y_pred=scores, sample_weight=sample_weight, training=False)
         summary = self._summary(scores, maps, classes, sample_weight)
         weights = self._weights_at(step, training=False)
@@ -241,7 +245,9 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
                 total = loss
             else:
                 inner = self._step_kind.inner
-                scores, maps, classes = self._observer.observe(x, training=True, labels=y, inner=inner)
+                scores, maps, classes = self._observer.observe(
+                    x, training=True, labels=y, inner=inner, relative=self._relative
+                )
                 summary = self._summary(scores, maps, classes, sample_weight)
                 loss = self._compute_loss(x=x, y=y, y_pred=scores, sample_weight=sample_weight, training=True)
                 attention_loss = tf.reduce_sum(tf.stack(summary[: len(TERMS)]) * weights)

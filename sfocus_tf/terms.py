@@ -27,7 +27,7 @@ class Settings:
             zero in all losses but the margin, in [0, 1]; 0 leaves none out. See `sfocus_tf.attention.Attention`.
     """
 
-    separation: str = "rival"
+    separation: str = "outside"
     sigma: float = 0.55
     omega: float = 100.0
     theta: float = 0.8
@@ -65,8 +65,9 @@ class Settings:
         ) -> tf.Tensor:
             if self.separation == "margin":
                 return losses.margin_loss(target.evidence, rival.evidence, region)
-            if self.separation == "rival":
-                return losses.rival_loss(target.map, rival.map, mask, probability, floor)
+            if self.separation in ("outside", "rival"):
+                part = 1 - mask if self.separation == "outside" else mask
+                return losses.rival_loss(target.map, rival.map, part, probability, floor)
             return losses.separation_loss(target.map, rival.map, mask, floor)
 
         inner_region = attention.resize_map(region, inner_size)

@@ -188,6 +188,26 @@ def test_features_of_any_scale_train_without_nan(exponent, separation):
         assert gradient is None or np.isfinite(gradient).all()
 
 
+@pytest.mark.parametrize(("separation", "sees_it"), [("outside", False), ("overlap", True)])
+def test_separation_outside_does_not_see_what_changes_no_probability(separation, sees_it):
+    """The same vector added to the kernels of all classes adds the same to all scores of a picture."""
+    keras.utils.set_random_seed(0)
+    classifier = tiny_classifier()
+    weights = {"separation_inner": 1.0, "separation_last": 1.0, "consistency": 0.0}
+    model = compiled(sf.SharpenFocus(classifier, separation=separation, minimum_mass=0.0, **weights))
+    images, head = pictures(6), classifier.get_layer("scores")
+    before = model.evaluate(images, LABELS, return_dict=True, verbose=0)
+    kernel, bias = head.get_weights()
+    head.set_weights([kernel + np.linspace(-0.5, 1.0, len(kernel))[:, np.newaxis], bias])
+    after = model.evaluate(images, LABELS, return_dict=True, verbose=0)
+    assert after["classification_loss"] == pytest.approx(before["classification_loss"], rel=1e-4)
+    for key in ("separation_inner", "separation_last"):
+        assert before[key] > 0.01
+        assert (after[key] != pytest.approx(before[key], rel=1e-3)) == sees_it
+    step = step_of(model, images, LABELS)[-2]
+    assert (np.abs(step.mean(axis=1)).max() > 1e-3 * np.abs(step).max()) == sees_it
+
+
 def test_a_step_has_no_more_than_its_terms_need():
     """By default no condition, no attention at the inner layer, and as many backward convolutions as plain Keras."""
 
