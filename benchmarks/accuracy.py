@@ -43,12 +43,18 @@ _TINY = flags.DEFINE_bool("tiny", False, "An epoch on a few pictures, to see tha
 _PARALLEL = flags.DEFINE_integer("parallel", 2, "Runs at a time, of one thread each.")
 ARMS = ("cross_entropy", "icasc", "control")
 ABLATIONS = {
-    "rival": ("--config.terms.separation=rival", "--config.terms.separation_last=0.3"),
-    "rival_1": ("--config.terms.separation=rival",),
+    "strong": ("--config.terms.separation_last=1",),
+    "outside": ("--config.terms.separation=outside", "--config.terms.separation_last=1"),
     "every_4": ("--config.terms.every_steps=4",),
     "paper": ("--config.attention=paper",),
-    "overlap": ("--config.terms.separation=overlap",),
-    "margin": ("--config.terms.separation=margin",),
+    "overlap": (
+        "--config.terms.separation=overlap",
+        "--config.terms.separation_last=1",
+    ),
+    "margin": (
+        "--config.terms.separation=margin",
+        "--config.terms.separation_last=1",
+    ),
     "both_layers": ("--config.terms.separation_inner=1",),
     "with_consistency": ("--config.terms.consistency=0.3",),
     "consistency_alone": ("--config.terms.separation_last=0", "--config.terms.consistency=0.3"),

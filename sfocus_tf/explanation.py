@@ -80,7 +80,7 @@ class Observer:
             labels: their labels, to take the labelled class and its most confusing rival.
             wanted: numbers of target and rival instead, each `[batch]`; below 0 they are chosen by the scores.
             inner: take it at the inner layer too. Without, where the network ends in pooling and a dense layer, nothing
-                is left of the backward pass but a row of the dense layer's kernel.
+                is left of the backward pass but a row of the dense layer's kernel (or that less their mean).
             relative: take it of the scores less their mean over the classes. Softmax gives the same probabilities when
                 the same is added to all scores, so that maps of the scores themselves can be changed by what changes
                 no answer.
@@ -90,9 +90,10 @@ class Observer:
         # without pictures it gets the shapes wrong.
         in_one_pass = not (tf.executing_eagerly() or tf.distribute.has_strategy())
         if in_one_pass:
-            refused = tf.debugging.assert_positive(tf.shape(x)[0], "images: expected one or more, got none.")
+            pictures = tf.shape(tf.nest.flatten(x)[0])[0]
+            refused = tf.debugging.assert_positive(pictures, "images: expected one or more, got none.")
             with tf.control_dependencies([refused]):
-                x = tf.identity(x)
+                x = tf.nest.map_structure(tf.identity, x)
         features: dict[str, tf.Tensor] = {}
         # By attention layer: where the backward pass ends, at its readers or, where they are not known, at itself.
         ends: dict[str, list[tuple[Any, tf.Tensor]]] = {path: [] for path in paths}

@@ -27,7 +27,7 @@ class Settings:
             zero in all losses but the margin, in [0, 1]; 0 leaves none out. See `sfocus_tf.attention.Attention`.
     """
 
-    separation: str = "outside"
+    separation: str = "rival"
     sigma: float = 0.55
     omega: float = 100.0
     theta: float = 0.8
@@ -58,6 +58,7 @@ class Settings:
         inner_size = tf.shape(maps.target_inner.map)[1:]
         mask = attention.soft_mask(maps.target_last.map, self.sigma, self.omega, floor_last)
         inner_mask = attention.resize_map(mask, inner_size)
+        has_region = tf.cast(last_alive, mask.dtype)[:, tf.newaxis, tf.newaxis]
         region = attention.graded_region(maps.target_last.map)
 
         def separation(
@@ -66,7 +67,8 @@ class Settings:
             if self.separation == "margin":
                 return losses.margin_loss(target.evidence, rival.evidence, region)
             if self.separation in ("outside", "rival"):
-                part = 1 - mask if self.separation == "outside" else mask
+                # Where the last layer found nothing there is no region, and no outside of it.
+                part = has_region * (1 - mask) if self.separation == "outside" else mask
                 return losses.rival_loss(target.map, rival.map, part, probability, floor)
             return losses.separation_loss(target.map, rival.map, mask, floor)
 

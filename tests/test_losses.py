@@ -7,7 +7,10 @@ import tensorflow as tf
 from hypothesis import strategies as st
 
 from sfocus_tf import attention, losses
+from sfocus_tf.attention import Attention
+from sfocus_tf.explanation import Maps
 from sfocus_tf.losses import Term
+from sfocus_tf.terms import Settings
 
 
 def maps(*rows):
@@ -38,6 +41,22 @@ def test_rival_worked_out_by_hand():
     of_target, of_rival, of_mask = tape.gradient(loss, [target, rival, mask])
     assert of_target is None and of_mask is None
     np.testing.assert_allclose(of_rival[1, 0], [0.2, 0.2, 0.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("separation", "expected"), [("outside", 0.6), ("rival", 0.2)])
+def test_part_of_the_picture_in_which_the_rival_gives_way(separation, expected):
+    """The region is the first of three positions: 2 * (2 + 1) / 10 outside of it, 2 * 1 / 10 in it. The last layer of
+    the second picture found nothing, so that it has no region and no outside at the inner layer either.
+    """
+
+    def attended(*rows):
+        return Attention(maps(*rows), maps(*rows), tf.constant([6.0, 6.0]))
+
+    target, rival = attended([4, 1, 1], [4, 1, 1]), attended([1, 2, 1], [1, 2, 1])
+    found = Maps(target, rival, attended([4, 1, 1], [0, 0, 0]), rival)
+    (inner, last, _), _ = Settings(separation).terms(found, tf.constant([0.5, 0.5]))
+    np.testing.assert_allclose(inner, [expected, 0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(last, [expected, 0], rtol=1e-4, atol=1e-6)
 
 
 def test_rival_of_a_picture_without_attention_is_zero_in_float64():

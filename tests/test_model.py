@@ -208,6 +208,16 @@ def test_separation_outside_does_not_see_what_changes_no_probability(separation,
     assert (np.abs(step.mean(axis=1)).max() > 1e-3 * np.abs(step).max()) == sees_it
 
 
+def test_pictures_may_come_by_the_name_of_the_input():
+    keras.utils.set_random_seed(0)
+    classifier = tiny_classifier()
+    model = compiled(sf.SharpenFocus(classifier))
+    named = {classifier.inputs[0].name: pictures(6)}
+    before = model.evaluate(named, LABELS, return_dict=True, verbose=0)
+    assert before == model.evaluate(pictures(6), LABELS, return_dict=True, verbose=0)
+    assert np.isfinite(model.train_on_batch(named, LABELS)).all()
+
+
 def test_a_step_has_no_more_than_its_terms_need():
     """By default no condition, no attention at the inner layer, and as many backward convolutions as plain Keras."""
 

@@ -242,7 +242,7 @@ def test_recipes():
     paper = recipes.recipe("paper").arguments(100)
     assert paper["consistency"].weight == 1 and paper["consistency"].warmup_steps == 0 and paper["minimum_mass"] == 0
     default = recipes.recipe("default").arguments(100)
-    assert default["separation"] == "outside" and default["separation_last"] == losses.Term(1.0, 10, 10)
+    assert default["separation"] == "rival" and default["separation_last"] == losses.Term(0.3, 10, 10)
     assert default["separation_inner"].weight == default["consistency"].weight == 0
     changed = recipes.recipe("default", {"warmup": 0.5, "theta": None}).arguments(100)
     assert changed["separation_last"].warmup_steps == 50 and changed["theta"] == 0.8
