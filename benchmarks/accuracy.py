@@ -47,14 +47,8 @@ ABLATIONS = {
     "outside": ("--config.terms.separation=outside", "--config.terms.separation_last=1"),
     "every_4": ("--config.terms.every_steps=4",),
     "paper": ("--config.attention=paper",),
-    "overlap": (
-        "--config.terms.separation=overlap",
-        "--config.terms.separation_last=1",
-    ),
-    "margin": (
-        "--config.terms.separation=margin",
-        "--config.terms.separation_last=1",
-    ),
+    "overlap": ("--config.terms.separation=overlap", "--config.terms.separation_last=1"),
+    "margin": ("--config.terms.separation=margin", "--config.terms.separation_last=1"),
     "both_layers": ("--config.terms.separation_inner=1",),
     "with_consistency": ("--config.terms.consistency=0.3",),
     "consistency_alone": ("--config.terms.separation_last=0", "--config.terms.consistency=0.3"),

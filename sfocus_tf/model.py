@@ -97,11 +97,10 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
             second_order: differentiate the attention through its own weights, as the paper does. False takes them as
                 constants: cheaper, and a different method.
             multi_label: several classes a picture (labels are rows of 0 and 1, the loss binary cross-entropy).
-            separation: the form of the separation losses: "rival" or "outside" (see
-                `sfocus_tf.losses.rival_loss`), "margin", or "overlap", which is the paper's; see
-                `margin_loss` and `separation_loss` of `sfocus_tf.losses`. With "outside" and labels of one
-                class a picture, all terms are of the attention of scores less their mean over the classes
-                (explanations are always of the scores themselves).
+            separation: the form of the separation losses: "rival", "outside", "margin", or "overlap", which is the
+                paper's; see `rival_loss` (the first two), `margin_loss` and `separation_loss` of `sfocus_tf.losses`.
+                With "outside" and one class a picture, all terms are of the attention of scores less their mean over
+                the classes; explanations are always of the scores themselves.
             separation_inner: weight of the separation loss at the inner layer, or a `Term` with warm-up, ramp and
                 "every k steps" too.
             separation_last: the same at the last layer.
