@@ -136,6 +136,10 @@ def stored_runs(experiment):
     for path in pathlib.Path(_RESULTS.value, experiment).glob("*.json"):
         arm, _, seed = path.stem.rpartition("-")
         runs[arm][int(seed)] = json.loads(path.read_text())
+    for arm, by_seed in runs.items():
+        known = {json.dumps(run["recipe"], sort_keys=True) for run in by_seed.values() if "recipe" in run}
+        if len(known) > 1:
+            sys.exit(f"{experiment}: the runs of {arm} have different recipes; a default changed. Delete the old ones.")
     return runs
 
 

@@ -55,10 +55,11 @@ def rows(folders):
     plain, ours = {}, {}
     for run in runs:
         recipe = settings(run, (*alike, "attention", "terms"))
-        key, found = (recipe, plain) if run["method"] == "cross_entropy" else ((recipe, settings(run, alike)), ours)
+        ours_key = (recipe, settings(run, alike), json.dumps(run.get("recipe"), sort_keys=True))
+        key, found = (recipe, plain) if run["method"] == "cross_entropy" else (ours_key, ours)
         found.setdefault(key, {})[run["seed"]] = run
     result = []
-    for (recipe, _), by_seed in ours.items():
+    for (recipe, *_), by_seed in ours.items():
         seeds = sorted(by_seed.keys() & plain.get(recipe, {}).keys())
         first_run = next(iter(by_seed.values()))
         if not seeds:

@@ -111,12 +111,13 @@ def test_unknown_variants_are_refused():
     assert "train.py: variant of voc2012='tny' is not known. Did you mean 'tiny'?" in done.stderr
 
 
-def finished_run(folder, method, seed, accuracy, attention="default"):
+def finished_run(folder, method, seed, accuracy, attention="default", **recipe):
     folder.mkdir()
     run = {
         "dataset": "cifar100", "backbone": "resnet20", "epochs": 3, "examples": {"train": 50_000}, "method": method,
         "seed": seed, "test": {"accuracy": accuracy},
         "config": {"image_size": None, "attention": attention, "method": method, "seed": seed, "batch_size": 8},
+        "recipe": recipe,
     }  # fmt: skip
     (folder / "results.json").write_text(json.dumps(run))
 
@@ -129,12 +130,14 @@ def test_the_table_of_several_seeds(tmp_path, capsys):
     finished_run(tmp_path / "c7", "cross_entropy", 7, 0.1)  # without its counterpart
     finished_run(tmp_path / "p0", "icasc", 0, 0.75, "paper")  # a row of its own
     finished_run(tmp_path / "p1", "icasc", 1, None, "paper")
+    finished_run(tmp_path / "r0", "icasc", 0, 0.72, warmup=0.5)  # and another, though its config is the same
     (tmp_path / "unfinished").mkdir()
     table.main(sorted(tmp_path.iterdir()))
     printed = capsys.readouterr()
-    row, other = json.loads(printed.out.splitlines()[-1])
+    row, other, changed = json.loads(printed.out.splitlines()[-1])
     assert other["attention"] == "paper" and other["seeds"] == [0] and other["low"] is None
     assert other["difference"] == pytest.approx(5) and "its accuracy has no meaning" in printed.err
+    assert changed["seeds"] == [0] and changed["difference"] == pytest.approx(2)
     assert row["seeds"] == [0, 1, 2] and row["paper"] == 3.33
     np.testing.assert_allclose([row["cross_entropy"], row["icasc"], row["difference"]], [71, 73, 2])
     half = 4.302653 * 1 / np.sqrt(3)
@@ -183,3 +186,9 @@ def test_summary_of_stored_runs_worked_out_by_hand(tmp_path, monkeypatch):
     (tmp_path / "cub200" / "control-1.json").unlink()
     assert accuracy.summary("cub200") == found | {"control": None}
     assert accuracy.summary("scenes") is None
+    # Runs of before and after a change of the default recipe are no repetitions of one experiment.
+    for seed, weight in enumerate((0.3, 1.0)):
+        text = json.dumps({"test": {"accuracy": 0.7}, "seconds": 1.0, "recipe": {"separation_last": weight}})
+        (tmp_path / "cub200" / f"icasc-{seed}.json").write_text(text)
+    with pytest.raises(SystemExit, match="the runs of icasc have different recipes"):
+        accuracy.summary("cub200")

@@ -83,6 +83,7 @@ def test_the_workdir_holds_everything(finished):
     assert results["examples"] == {"train": 54, "validation": 6, "test": 12}
     assert 0 <= results["test"]["accuracy"] <= 1 and 0 <= results["test"]["overlap_last"] <= 1
     assert results["config"]["optimizer"]["learning_rate"] == 0.02
+    assert results["recipe"]["omega"] == 100  # though the config leaves it to the recipe
     with open(workdir / "history.csv") as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
