@@ -8,8 +8,7 @@ import tensorflow as tf
 
 from sfocus_tf import attention as attention_lib
 from sfocus_tf import channel_gradients, distribution, layers, serving
-from sfocus_tf.attention import Classes
-from sfocus_tf.explanation import ExplainingModel, Maps, Observer
+from sfocus_tf.explanation import ExplainingModel, Observer
 from sfocus_tf.losses import Term
 from sfocus_tf.naming import unknown
 from sfocus_tf.terms import SHARES, TERMS, Settings
@@ -215,9 +214,9 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         scores, loss, summary, gradients = step_taken
         variables = [self.trainable_variables[index] for index in connected]
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return self._report(
-            x, y, sample_weight, scores, loss, summary, weights, tf.cast(attend, self._float), self._step_kind.inner
-        )
+        taken = tf.cast(attend, self._float)
+        taken_at = {"last": taken, "inner": taken if self._step_kind.inner else tf.zeros_like(taken)}
+        return self._report(x, y, sample_weight, scores, loss, summary, weights, taken_at)
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One step of evaluation: the same losses, with the terms' weights as they stand (warm-up included)."""
@@ -226,9 +225,10 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         step = tf.cast(self.optimizer.iterations, tf.int64) if self.optimizer else tf.constant(2**62, tf.int64)
         scores, maps, classes = self._observer.observe(x, training=False, labels=y, relative=self._relative)
         loss = self._compute_loss(x=x, y=y, y_pred=scores, sample_weight=sample_weight, training=False)
-        summary = self._summary(scores, maps, classes, sample_weight)
+        summary = self.settings.summary(scores, maps, classes, sample_weight, self.multi_label)
         weights = self._weights_at(step, training=False)
-        return self._report(x, y, sample_weight, scores, loss, summary, weights, tf.ones((), self._float), True)
+        taken_at = dict.fromkeys(("last", "inner"), tf.ones((), self._float))
+        return self._report(x, y, sample_weight, scores, loss, summary, weights, taken_at)
 
     def _gradients(
         self, x: Any, y: Any, sample_weight: Any, weights: tf.Tensor | None, share: Any, connected: list[int]
@@ -248,7 +248,7 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
                 scores, maps, classes = self._observer.observe(
                     x, training=True, labels=y, inner=inner, relative=self._relative
                 )
-                summary = self._summary(scores, maps, classes, sample_weight)
+                summary = self.settings.summary(scores, maps, classes, sample_weight, self.multi_label)
                 loss = self._compute_loss(x=x, y=y, y_pred=scores, sample_weight=sample_weight, training=True)
                 attention_loss = tf.reduce_sum(tf.stack(summary[: len(TERMS)]) * weights)
                 # Keras divides what goes through `compile(loss=...)` by the replicas; this does it for the rest.
@@ -260,23 +260,6 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         connected[:] = [index for index, gradient in enumerate(gradients) if gradient is not None]
         return scores, loss, summary, [gradient for gradient in gradients if gradient is not None]
 
-    def _summary(self, scores: tf.Tensor, maps: Maps, classes: Classes, sample_weight: Any) -> list[tf.Tensor]:
-        """The terms' means over the batch (in the order of `TERMS`), the `SHARES`, and the share of valid pictures."""
-        scores = tf.cast(scores, self._float)
-        chances = tf.sigmoid(scores) if self.multi_label else tf.nn.softmax(scores)
-        of_rival = tf.gather(chances, classes.rival, batch_dims=1)
-        terms, found = self.settings.terms(maps, of_rival)
-        valid = tf.cast(classes.valid, self._float)
-        weight = valid
-        if sample_weight is not None:
-            sample_weight = tf.cast(sample_weight, self._float)
-            weight *= tf.reduce_mean(tf.reshape(sample_weight, [tf.shape(valid)[0], -1]), axis=-1)
-        # As Keras' losses: the sum of weighted values over the number of pictures (0 for a replica that got none).
-        means = [_mean(tf.cast(term, self._float) * weight) for term in terms]
-        share = _mean(valid)
-        shares = [tf.math.divide_no_nan(_mean(tf.cast(each, self._float) * valid), share) for each in found]
-        return [*means, *shares, share]
-
     def _weights_at(self, step: tf.Tensor, training: bool) -> tf.Tensor:
         """The terms' weights at a step, `[3]`, in the order of `TERMS`."""
         weights = []
@@ -286,19 +269,10 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         return tf.cast(tf.stack(weights), self._float)
 
     def _report(
-        self,
-        x: Any,
-        y: Any,
-        sample_weight: Any,
-        scores: Any,
-        loss: Any,
-        summary: Any,
-        weights: Any,
-        computed: Any,
-        inner: bool,
+        self, x: Any, y: Any, sample_weight: Any, scores: Any, loss: Any, summary: Any, weights: Any, taken_at: Any
     ) -> dict[str, tf.Tensor]:
-        """Updates the metrics with one batch and returns their results; `computed` and `inner` say whether attention
-        was taken at all, and at the inner layer.
+        """Updates the metrics with one batch and returns their results; `taken_at` has 1 for each layer, inner and
+        last, at which attention was taken in this step, else 0.
         """
         pictures = tf.cast(tf.shape(scores)[0], self._float)
         classification = tf.cast(loss, self._float) * tf.distribute.get_strategy().num_replicas_in_sync
@@ -308,12 +282,12 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
             if metric.name == "loss":
                 metric.update_state(total, sample_weight=pictures)
         self._term_metrics["classification_loss"].update_state(classification, sample_weight=pictures)
-        at_layer = {True: computed, False: computed if inner else tf.zeros_like(computed)}
         for key, value in zip(TERMS, terms, strict=True):
-            self._term_metrics[key].update_state(value, sample_weight=pictures * at_layer[key.endswith("_last")])
+            taken = taken_at["last" if key.endswith("_last") else "inner"]
+            self._term_metrics[key].update_state(value, sample_weight=pictures * taken)
         for key, value in zip(SHARES, shares, strict=True):
-            counted = pictures * share * at_layer[key.endswith("_last")]
-            self._share_metrics[key].update_state(value, sample_weight=counted)
+            taken = taken_at["last" if key.endswith("_last") else "inner"]
+            self._share_metrics[key].update_state(value, sample_weight=pictures * share * taken)
         return self.compute_metrics(x, y, scores, sample_weight=sample_weight)
 
     def export(
@@ -393,11 +367,6 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         for key in TERMS:
             config[key] = Term(**config[key])
         return cls(**config)
-
-
-def _mean(values: tf.Tensor) -> tf.Tensor:
-    """The mean of a vector; 0 of an empty one."""
-    return tf.math.divide_no_nan(tf.reduce_sum(values), tf.cast(tf.size(values), values.dtype))
 
 
 _PROBABILITY_LOSSES = (

@@ -1,11 +1,12 @@
 """The three attention terms of a picture, from its maps at both layers."""
 
 import dataclasses
+from typing import Any
 
 import tensorflow as tf
 
 from sfocus_tf import attention, losses
-from sfocus_tf.attention import Attention
+from sfocus_tf.attention import Attention, Classes
 from sfocus_tf.explanation import Maps
 from sfocus_tf.naming import unknown
 
@@ -58,26 +59,68 @@ class Settings:
         inner_size = tf.shape(maps.target_inner.map)[1:]
         mask = attention.soft_mask(maps.target_last.map, self.sigma, self.omega, floor_last)
         inner_mask = attention.resize_map(mask, inner_size)
-        has_region = tf.cast(last_alive, mask.dtype)[:, tf.newaxis, tf.newaxis]
-        region = attention.graded_region(maps.target_last.map)
-
-        def separation(
-            target: Attention, rival: Attention, mask: tf.Tensor, region: tf.Tensor, floor: tf.Tensor
-        ) -> tf.Tensor:
-            if self.separation == "margin":
-                return losses.margin_loss(target.evidence, rival.evidence, region)
-            if self.separation in ("outside", "rival"):
-                # Where the last layer found nothing there is no region, and no outside of it.
-                part = has_region * (1 - mask) if self.separation == "outside" else mask
-                return losses.rival_loss(target.map, rival.map, part, probability, floor)
-            return losses.separation_loss(target.map, rival.map, mask, floor)
-
-        inner_region = attention.resize_map(region, inner_size)
+        part = self._part(maps.target_last.map, mask, last_alive)
+        inner_part = attention.resize_map(part, inner_size)
         terms = [
-            separation(maps.target_inner, maps.rival_inner, inner_mask, inner_region, floor_inner),
-            separation(maps.target_last, maps.rival_last, mask, region, floor_last),
+            self._separation(maps.target_inner, maps.rival_inner, inner_part, probability, floor_inner),
+            self._separation(maps.target_last, maps.rival_last, part, probability, floor_last),
             losses.consistency_loss(maps.target_inner.map, inner_mask, self.theta, floor_inner, last_alive),
         ]
         dead = [tf.reduce_all(each.map <= 0, axis=(1, 2)) & (tf.size(each.map) > 0) for each in maps]
         weak_inner = ~inner_alive & (tf.size(maps.target_inner.map) > 0)
         return terms, [*dead, weak_inner, ~last_alive]
+
+    def _part(self, target_map: tf.Tensor, mask: tf.Tensor, has_region: tf.Tensor) -> tf.Tensor:
+        """The part of each picture in which the separation losses look at the rival's attention."""
+        if self.separation == "margin":
+            return attention.graded_region(target_map)
+        if self.separation == "outside":
+            # Where the last layer found nothing there is no region, and no outside of it.
+            return tf.cast(has_region, mask.dtype)[:, tf.newaxis, tf.newaxis] * (1 - mask)
+        return mask
+
+    def _separation(
+        self, target: Attention, rival: Attention, part: tf.Tensor, probability: tf.Tensor, floor: tf.Tensor
+    ) -> tf.Tensor:
+        """The separation loss at one layer, `[batch]`."""
+        if self.separation == "margin":
+            return losses.margin_loss(target.evidence, rival.evidence, part)
+        if self.separation == "overlap":
+            return losses.separation_loss(target.map, rival.map, part, floor)
+        return losses.rival_loss(target.map, rival.map, part, probability, floor)
+
+    def summary(
+        self, scores: tf.Tensor, maps: Maps, classes: Classes, sample_weight: Any, multi_label: bool
+    ) -> list[tf.Tensor]:
+        """What a batch comes to.
+
+        Args:
+            scores: `[batch, classes]`, before softmax or sigmoid.
+            maps: attention of target and rival at both layers.
+            classes: which these are; pictures without them count as zero.
+            sample_weight: as in `keras.Model.fit`, or `None`.
+            multi_label: several classes a picture.
+
+        Returns:
+            Scalars: the terms' means over the batch (in the order of `TERMS`), the `SHARES` of the pictures that have
+            both classes, and the share of these.
+        """
+        dtype = maps.target_last.map.dtype
+        scores = tf.cast(scores, dtype)
+        chances = tf.sigmoid(scores) if multi_label else tf.nn.softmax(scores)
+        terms, found = self.terms(maps, tf.gather(chances, classes.rival, batch_dims=1))
+        valid = tf.cast(classes.valid, dtype)
+        weight = valid
+        if sample_weight is not None:
+            sample_weight = tf.cast(sample_weight, dtype)
+            weight *= tf.reduce_mean(tf.reshape(sample_weight, [tf.shape(valid)[0], -1]), axis=-1)
+        # As Keras' losses: the sum of weighted values over the number of pictures (0 for a replica that got none).
+        means = [_mean(tf.cast(term, dtype) * weight) for term in terms]
+        share = _mean(valid)
+        shares = [tf.math.divide_no_nan(_mean(tf.cast(each, dtype) * valid), share) for each in found]
+        return [*means, *shares, share]
+
+
+def _mean(values: tf.Tensor) -> tf.Tensor:
+    """The mean of a vector; 0 of an empty one."""
+    return tf.math.divide_no_nan(tf.reduce_sum(values), tf.cast(tf.size(values), values.dtype))

@@ -180,7 +180,7 @@ def test_features_of_any_scale_train_without_nan(exponent, separation):
     model = sf.SharpenFocus(classifier, **PAPER | {"separation": separation})
     with tf.GradientTape() as tape:
         scores, maps, classes = model._observer.observe(pictures(4), training=True, labels=LABELS[:4])
-        loss = tf.add_n(model._summary(scores, maps, classes, None)[:3])
+        loss = tf.add_n(model.settings.summary(scores, maps, classes, None, False)[:3])
     gradients = tape.gradient(loss, classifier.trainable_weights)
     assert np.isfinite(loss) and float(loss) > -0.3
     assert separation == "margin" or float(loss) < 3  # the paper's ratios are bounded
