@@ -14,6 +14,7 @@ and the paired difference with the 95 % interval of Student's t, in points; unde
 """
 
 import concurrent.futures
+import dataclasses
 import json
 import os
 import pathlib
@@ -30,6 +31,7 @@ _ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(_ROOT))  # for this folder, as a script
 
 from benchmarks import table
+from sfocus_tf import recipes
 
 matplotlib.use("Agg")
 
@@ -42,16 +44,18 @@ _PLOT = flags.DEFINE_string("plot", None, "File for a picture of the differences
 _TINY = flags.DEFINE_bool("tiny", False, "An epoch on a few pictures, to see that all is in place.")
 _PARALLEL = flags.DEFINE_integer("parallel", 2, "Runs at a time, of one thread each.")
 ARMS = ("cross_entropy", "icasc", "control")
+PLAIN = ("cross_entropy", "control")
+# What differs from the default recipe.
 ABLATIONS = {
-    "strong": ("--config.terms.separation_last=1",),
-    "outside": ("--config.terms.separation=outside", "--config.terms.separation_last=1"),
-    "every_4": ("--config.terms.every_steps=4",),
-    "paper": ("--config.attention=paper",),
-    "overlap": ("--config.terms.separation=overlap", "--config.terms.separation_last=1"),
-    "margin": ("--config.terms.separation=margin", "--config.terms.separation_last=1"),
-    "both_layers": ("--config.terms.separation_inner=1",),
-    "with_consistency": ("--config.terms.consistency=0.3",),
-    "consistency_alone": ("--config.terms.separation_last=0", "--config.terms.consistency=0.3"),
+    "strong": {"separation_last": 1.0},
+    "outside": {"separation": "outside", "separation_last": 1.0},
+    "every_4": {"every_steps": 4},
+    "paper": {"recipe": "paper"},
+    "overlap": {"separation": "overlap", "separation_last": 1.0},
+    "margin": {"separation": "margin", "separation_last": 1.0},
+    "both_layers": {"separation_inner": 1.0},
+    "with_consistency": {"consistency": 0.3},
+    "consistency_alone": {"separation_last": 0.0, "consistency": 0.3},
 }
 _ARMS = flags.DEFINE_list("arms", list(ARMS), f"Which to run: of {', '.join((*ARMS, *ABLATIONS))}.")
 _PICTURES_A_CLASS = 500  # of CIFAR-10
@@ -87,7 +91,9 @@ def arguments(experiment, arm, seed, workdir, epochs):
     """Flags of train.py."""
     given = [*EXPERIMENTS[experiment], f"--seed={seed}", f"--workdir={workdir}", "--config.validation_fraction=0"]
     given += ["--config.attention_images_every=0"]
-    given += ["--method=cross_entropy"] if arm in ("cross_entropy", "control") else ABLATIONS.get(arm, ())
+    given += ["--method=cross_entropy"] if arm in PLAIN else []
+    for key, value in ABLATIONS.get(arm, {}).items():
+        given.append(f"--config.attention={value}" if key == "recipe" else f"--config.terms.{key}={value}")
     if _DATA_DIR.value and experiment != "scenes":
         folder = pathlib.Path(_DATA_DIR.value).resolve()
         given.append(f"--data_dir={few_a_class(folder / 'cifar10') if experiment == 'cifar10' else folder}")
@@ -130,16 +136,26 @@ def run_seed(experiment, seed):
             shutil.copyfile(stored(experiment, "cross_entropy", seed), stored(experiment, "control", seed))
 
 
+def recipe_of(arm):
+    """The settings of the terms that an arm stands for; `None` without any."""
+    changes = dict(ABLATIONS.get(arm, {}))
+    name = changes.pop("recipe", "default")
+    return None if arm in PLAIN else dataclasses.asdict(recipes.recipe(name, changes))
+
+
 def stored_runs(experiment):
-    """Results of the finished runs, by arm and seed."""
+    """Results of the finished runs, by arm and seed; one of another recipe, as before a default changed, ends it."""
     runs = {arm: {} for arm in (*ARMS, *ABLATIONS)}
     for path in pathlib.Path(_RESULTS.value, experiment).glob("*.json"):
         arm, _, seed = path.stem.rpartition("-")
         runs[arm][int(seed)] = json.loads(path.read_text())
     for arm, by_seed in runs.items():
-        known = {json.dumps(run["recipe"], sort_keys=True) for run in by_seed.values() if "recipe" in run}
-        if len(known) > 1:
-            sys.exit(f"{experiment}: the runs of {arm} have different recipes; a default changed. Delete the old ones.")
+        for seed, found in by_seed.items():
+            if found.get("recipe") != recipe_of(arm):
+                sys.exit(
+                    f"{stored(experiment, arm, seed)}: its recipe, {found.get('recipe')}, is not what {arm} stands for "
+                    f"now, {recipe_of(arm)}. Remove it, and its workdir."
+                )
     return runs
 
 
@@ -216,6 +232,8 @@ def main(arguments_):
         sys.exit("--arms: control needs cross_entropy and icasc beside it, from whose times its length follows.")
     if _TINY.value and not flags.FLAGS["results"].present:
         sys.exit("--tiny: expected --results=<folder>, as its runs must not be kept among the real ones.")
+    for name in names:
+        stored_runs(name)  # refuses what does not belong together, before any run
     if not _SUMMARY.value:
         with concurrent.futures.ThreadPoolExecutor(_PARALLEL.value) as pool:
             for name in names:

@@ -2,18 +2,24 @@
 
   python benchmarks/table.py runs/*
 
-Runs of the same config form a row, whatever their seed; a seed counts where both methods have it. The difference is
-paired by seed, with the 95 % interval of Student's t. The last line is JSON: a list of rows with `metric`,
-`cross_entropy`, `icasc`, `difference`, `low`, `high` (in points), `seeds`, ... The metric is the accuracy (or mAP) on
-the test split after the last epoch.
+Runs of the same config and recipe form a row, whatever their seed; a seed counts where both methods have it. The
+difference is paired by seed, with the 95 % interval of Student's t. The last line is JSON: a list of rows with
+`metric`, `cross_entropy`, `icasc`, `difference`, `low`, `high` (in points), `seeds`, ... The metric is the accuracy (or
+mAP) on the test split after the last epoch.
 """
 
+import dataclasses
 import json
 import pathlib
 import sys
 
 import numpy as np
 from scipy import stats
+
+_ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(_ROOT))  # for this folder, as a script
+
+from sfocus_tf import recipes
 
 PAPER = {"cifar100": 3.33, "caltech256": 1.64, "ilsvrc2012": 0.92, "cub200": 4.8, "voc2012": 5.73}
 
@@ -69,7 +75,7 @@ def rows(folders):
         first, second = ([100 * runs[seed]["test"][metric] for seed in seeds] for runs in (plain[recipe], by_seed))
         mean, low, high = paired(first, second)
         row = {"dataset": first_run["dataset"], "backbone": first_run["backbone"], "attention": config["attention"]}
-        row |= {"image_size": config["image_size"], "epochs": first_run["epochs"]}
+        row |= {"recipe": first_run.get("recipe"), "image_size": config["image_size"], "epochs": first_run["epochs"]}
         row |= {"train": first_run["examples"]["train"], "metric": metric}
         row |= {"cross_entropy": float(np.mean(first)), "icasc": float(np.mean(second))}
         row |= {"spread": [float(np.std(values, ddof=1)) if len(seeds) > 1 else None for values in (first, second)]}
@@ -78,21 +84,33 @@ def rows(folders):
     return result
 
 
+def recipe_in_words(row):
+    """The recipe's name, and what differs from what that name stands for now."""
+    if row["recipe"] is None:
+        return f"{row['attention']} (as of then, not recorded)"
+    now = dataclasses.asdict(recipes.RECIPES[row["attention"]])
+    changed = [f"{key}={value}" for key, value in row["recipe"].items() if now.get(key) != value]
+    return ", ".join([row["attention"], *changed])
+
+
 def markdown(found):
     """The rows as a table."""
 
     def number(value, sign=""):
         return "-" if value is None else f"{value:{sign}.2f}"
 
-    lines = ["| data | network | metric | seeds | cross-entropy | ICASC | difference | 95 % interval | paper |"]
-    lines.append("|---|---|---|---|---|---|---|---|---|")
+    lines = [
+        "| data | network | recipe | metric | seeds | cross-entropy | ICASC | difference | 95 % interval | paper |"
+    ]
+    lines.append("|---|---|---|---|---|---|---|---|---|---|")
     for row in found:
         plain, ours = (
             f"{row[name]:.2f} ± {number(spread)}"
             for name, spread in zip(("cross_entropy", "icasc"), row["spread"], strict=True)
         )
         interval = "one seed" if row["low"] is None else f"{row['low']:+.2f} to {row['high']:+.2f}"
-        cells = [f"{row['dataset']}, {row['train']:,} to train", row["backbone"], row["metric"], str(len(row["seeds"]))]
+        cells = [f"{row['dataset']}, {row['train']:,} to train", row["backbone"], recipe_in_words(row)]
+        cells += [row["metric"], str(len(row["seeds"]))]
         cells += [plain, ours, f"{row['difference']:+.2f}", interval, number(row["paper"], "+")]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

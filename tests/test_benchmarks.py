@@ -137,6 +137,7 @@ def test_the_table_of_several_seeds(tmp_path, capsys):
     row, other, changed = json.loads(printed.out.splitlines()[-1])
     assert other["attention"] == "paper" and other["seeds"] == [0] and other["low"] is None
     assert other["difference"] == pytest.approx(5) and "its accuracy has no meaning" in printed.err
+    assert "| default, warmup=0.5 | accuracy | 1 |" in printed.out
     assert changed["seeds"] == [0] and changed["difference"] == pytest.approx(2)
     assert row["seeds"] == [0, 1, 2] and row["paper"] == 3.33
     np.testing.assert_allclose([row["cross_entropy"], row["icasc"], row["difference"]], [71, 73, 2])
@@ -175,7 +176,8 @@ def test_summary_of_stored_runs_worked_out_by_hand(tmp_path, monkeypatch):
     for arm, values in scores.items():
         for seed, value in enumerate(values):
             test = {"accuracy": value, "overlap_last": 0.4 if arm == "icasc" else 0.8, "pointing_last": 0.5}
-            text = json.dumps({"test": test, "seconds": 10.0, "epochs": 3})
+            run = {"test": test, "seconds": 10.0, "epochs": 3, "recipe": accuracy.recipe_of(arm)}
+            text = json.dumps(run)
             (tmp_path / "cub200" / f"{arm}-{seed}.json").write_text(text)
     found = accuracy.summary("cub200")
     assert (found["metric"], found["seeds"]) == ("accuracy", 2)
@@ -187,8 +189,8 @@ def test_summary_of_stored_runs_worked_out_by_hand(tmp_path, monkeypatch):
     assert accuracy.summary("cub200") == found | {"control": None}
     assert accuracy.summary("scenes") is None
     # Runs of before and after a change of the default recipe are no repetitions of one experiment.
-    for seed, weight in enumerate((0.3, 1.0)):
-        text = json.dumps({"test": {"accuracy": 0.7}, "seconds": 1.0, "recipe": {"separation_last": weight}})
-        (tmp_path / "cub200" / f"icasc-{seed}.json").write_text(text)
-    with pytest.raises(SystemExit, match="the runs of icasc have different recipes"):
-        accuracy.summary("cub200")
+    for recipe in ({"recipe": accuracy.recipe_of("strong")}, {}):
+        text = json.dumps({"test": {"accuracy": 0.7}, "seconds": 1.0} | recipe)
+        (tmp_path / "cub200" / "icasc-1.json").write_text(text)
+        with pytest.raises(SystemExit, match="icasc-1.json: its recipe, .* is not what icasc stands for now"):
+            accuracy.summary("cub200")
