@@ -150,7 +150,7 @@ class Observer:
             target = tf.where(labelled.valid, labelled.target, chosen.target)
             return Classes(target, tf.where(labelled.valid, labelled.rival, chosen.rival), labelled.valid)
         target = tf.where(wanted[0] < 0, chosen.target, wanted[0])
-        rival = tf.where(tf.equal(target, chosen.target), chosen.rival, attention.rival_of(scores, target))
+        rival = tf.where(wanted[0] < 0, chosen.rival, attention.rival_of(scores, target))
         chosen_here = (wanted[1] < 0) | tf.equal(wanted[1], target)
         return Classes(target, tf.where(chosen_here, rival, wanted[1]), chosen.valid)
 

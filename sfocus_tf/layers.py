@@ -147,17 +147,21 @@ def find(classifier: keras.Model, inner: str | None = None, last: str | None = N
         The paths of both.
 
     Raises:
-        ValueError: no such layer, a layer that has no feature map, two that are in the wrong order, or a network
-            with no two usable layers.
+        ValueError: no such layer, a layer that has no feature map or is run more than once, two that are in the wrong
+            order, or a network with no two usable layers.
     """
-    maps = _feature_maps(classifier)
+    every_map = _feature_maps(classifier)
+    paths = [map_.path for map_ in every_map]
+    # The output of a layer that is run several times is no one feature map.
+    shared = {path for path in paths if paths.count(path) > 1}
+    maps = [map_ for map_ in every_map if map_.path not in shared]
     by_path = {map_.path: map_ for map_ in maps}
     order = list(by_path)
-    last_map: _Map | None = by_path[_resolve("last_layer", last, order)] if last else _choose(maps)
+    last_map: _Map | None = by_path[_resolve("last_layer", last, order, shared)] if last else _choose(maps)
     if last_map is None:
-        raise _no_layers(classifier, "it has no activated feature map with more than one position")
+        raise _no_layers(classifier, "it has no activated feature map with more than one position", shared)
     if inner:
-        inner_map: _Map | None = by_path[_resolve("inner_layer", inner, order)]
+        inner_map: _Map | None = by_path[_resolve("inner_layer", inner, order, shared)]
     else:
         before = maps[: order.index(last_map.path)]
         area = last_map.size[0] * last_map.size[1]
@@ -165,7 +169,8 @@ def find(classifier: keras.Model, inner: str | None = None, last: str | None = N
         nearest = min((map_.size[0] * map_.size[1] for map_ in finer), default=None)
         inner_map = _choose([map_ for map_ in finer if map_.size[0] * map_.size[1] == nearest])
     if inner_map is None:
-        raise _no_layers(classifier, f"before {last_map.path!r} no activated feature map has a finer resolution")
+        reason = f"before {last_map.path!r} no activated feature map has a finer resolution"
+        raise _no_layers(classifier, reason, shared)
     if order.index(inner_map.path) >= order.index(last_map.path):
         raise ValueError(f"inner_layer={inner_map.path!r} must come before last_layer={last_map.path!r}.")
     return AttentionLayers(inner_map.path, last_map.path)
@@ -180,9 +185,12 @@ def _choose(maps: list[_Map]) -> _Map | None:
     return ([map_ for map_ in same if map_.is_cut] or same)[-1]
 
 
-def _resolve(argument: str, name: str, paths: list[str]) -> str:
+def _resolve(argument: str, name: str, paths: list[str], shared: set[str]) -> str:
     """The path of a layer given by its path, or by its own name where no other has it."""
     matches = [path for path in paths if path == name] or [path for path in paths if path.split("/")[-1] == name]
+    several = [path for path in shared if name in (path, path.split("/")[-1])]
+    if several:
+        raise ValueError(f"{argument}={name!r} is run more than once. Expected a layer that is run once.")
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -190,7 +198,9 @@ def _resolve(argument: str, name: str, paths: list[str]) -> str:
     raise unknown(argument, name, paths)
 
 
-def _no_layers(classifier: keras.Model, reason: str) -> ValueError:
+def _no_layers(classifier: keras.Model, reason: str, shared: set[str]) -> ValueError:
+    if shared:
+        reason += f" (left out, as they are run more than once: {', '.join(sorted(shared))})"
     return ValueError(
         f"classifier {classifier.name!r} has no two layers for attention: {reason}. "
         "Use a larger input, or name them: SharpenFocus(classifier, inner_layer=..., last_layer=...)."

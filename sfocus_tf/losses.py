@@ -142,7 +142,7 @@ class Term:
         warmup_steps: steps before it is applied at all.
         ramp_steps: steps in which its weight then grows linearly from 0 to `weight`.
         every_steps: k to apply it each k-th step only, with k times the weight (lazy regularisation; Karras et al.,
-            CVPR 2020, arXiv 1912.04958, appendix B). In the steps between nothing of it is computed.
+            CVPR 2020, arXiv 1912.04958, appendix B). No attention is computed in a step in which no term is due.
     """
 
     weight: float = 1.0

@@ -1,6 +1,7 @@
 """A Keras model that trains a classifier with attention separation and consistency (ICASC)."""
 
 import dataclasses
+import inspect
 from typing import Any, NamedTuple
 
 import keras
@@ -134,7 +135,7 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         known = channel_gradients.readers(classifier, paths) if attention == "grad_cam" else {}
         readers = {path: known.get(path, frozenset()) for path in paths}
         self._observer = Observer(classifier, *paths, attention, second_order, multi_label, self._float, readers)
-        self.terms = {key: term if isinstance(term, Term) else Term(term) for key, term in given.items()}
+        self.terms = {key: _term(key, term) for key, term in given.items()}
         self._term_weights = {key: self._weight_variable(key, term.weight) for key, term in self.terms.items()}
         self._term_metrics = {key: keras.metrics.Mean(key, self._float) for key in ("classification_loss", *TERMS)}
         self._share_metrics = {key: keras.metrics.Mean(key, self._float) for key in SHARES}
@@ -156,6 +157,9 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
     def set_term_weight(self, term: str, weight: float) -> None:
         """Changes the weight of a term, from the next step on; nothing needs to be compiled again.
 
+        The weights of the terms are among the model's weights: `load_weights` and `set_weights` bring back those that
+        were saved, and files remember a changed one.
+
         Args:
             term: one of `TERMS`.
             weight: its factor in the total loss, not negative.
@@ -165,7 +169,7 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         """
         if term not in TERMS:
             raise unknown("term", term, TERMS)
-        self._term_weights[term].assign(Term(weight).weight)
+        self._term_weights[term].assign(_term(term, weight).weight)
         if self.train_function is not None:
             self.make_train_function()
 
@@ -369,19 +373,26 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         return cls(**config)
 
 
-_PROBABILITY_LOSSES = (
-    keras.losses.binary_crossentropy,
-    keras.losses.categorical_crossentropy,
-    keras.losses.sparse_categorical_crossentropy,
-)
+def _term(key: str, given: float | Term) -> Term:
+    if isinstance(given, Term):
+        return given
+    if not given >= 0:
+        raise ValueError(f"{key}={given!r}: expected a weight of 0 or more.")
+    return Term(given)
 
 
-def _refuse_probability_loss(loss: Any) -> None:
+def _refuse_probability_loss(losses: Any) -> None:
     """Raises a `ValueError` for a cross-entropy that takes probabilities, while classifiers here give scores."""
-    named = keras.losses.get(loss) if isinstance(loss, str) else loss
-    from_logits = named.get_config().get("from_logits") if isinstance(named, keras.losses.Loss) else None
-    if from_logits is False or named in _PROBABILITY_LOSSES:
-        raise ValueError(
-            f"loss={loss!r} takes probabilities, but the classifier gives scores before softmax or sigmoid. Pass the "
-            "loss object with from_logits=True, such as keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
-        )
+    for loss in tf.nest.flatten(losses):
+        named = keras.losses.get(loss) if isinstance(loss, str) else loss
+        if isinstance(named, keras.losses.Loss):
+            from_logits = named.get_config().get("from_logits")
+        else:  # a function, with the option where it is a cross-entropy
+            option = inspect.signature(named).parameters.get("from_logits") if callable(named) else None
+            from_logits = option and option.default
+        if from_logits is False:
+            raise ValueError(
+                f"loss={loss!r} takes probabilities, but the classifier gives scores before softmax or sigmoid. Pass "
+                "the loss object with from_logits=True, such as "
+                "keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
+            )

@@ -94,10 +94,10 @@ def recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe:
         ValueError: no such recipe or setting.
     """
     if name not in RECIPES:
-        raise unknown("config.attention", name, RECIPES)
+        raise unknown("name", name, RECIPES)
     fields = [field.name for field in dataclasses.fields(Recipe)]
     given = {key: value for key, value in (changes or {}).items() if value is not None}
     for key in given:
         if key not in fields:
-            raise unknown("config.terms", key, fields)
+            raise unknown("changes", key, fields)
     return dataclasses.replace(RECIPES[name], **given)

@@ -16,7 +16,6 @@ import sfocus_tf
 from sfocus_tf import checkpoints, evaluation, report
 from sfocus_tf.data import Data
 from sfocus_tf.model import SharpenFocus
-from sfocus_tf.recipes import recipe
 
 _SHOWN = 8  # pictures in the figure
 # What the table has; results.json has every measure.
@@ -64,7 +63,6 @@ def collect(
     test = dataclasses.replace(splits["test"], regions=True)
     measured = evaluation.evaluate(model, test)
     _picture(model, splits["test"], folder / "attention.png")
-    chosen = recipe(config.attention, config.terms.to_dict())
     best = None
     if (folder / "best.keras").exists():
         checkpoints.load(model, folder / "best.keras")
@@ -81,8 +79,7 @@ def collect(
         "test_loss": float(model.loss(np.nan_to_num(measured.labels, nan=1.0), measured.explanation.scores)),
         "best": best,
         "seconds": seconds,
-        # The settings of the terms, spelt out, as the default recipe may differ in another version.
-        "recipe": dataclasses.asdict(chosen) if config.method == "icasc" else None,
+        "recipe": json.loads((folder / "config.json").read_text())["recipe"],
         "layers": {"inner": model.inner_layer, "last": model.last_layer},
         "versions": {
             "sfocus_tf": sfocus_tf.__version__,

@@ -10,11 +10,12 @@ import ml_collections
 import tensorflow as tf
 
 from sfocus_tf import backbones, checkpoints, data, distribution, faults, fitting, loading, results
+from sfocus_tf.attention import check_mechanism
 from sfocus_tf.data import Data
 from sfocus_tf.model import SharpenFocus
 from sfocus_tf.naming import unknown
-from sfocus_tf.recipes import recipe
-from sfocus_tf.terms import TERMS
+from sfocus_tf.recipes import RECIPES, recipe
+from sfocus_tf.terms import TERMS, Settings
 from sfocus_tf.workdir import WorkdirError, prepare, refuse_other
 
 METHODS = ("icasc", "cross_entropy")
@@ -162,6 +163,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     backbones.check(config.backbone, "imagenet" if config.weights == "imagenet" else None)
     for key, value, valid in (
         ("method", config.method, METHODS),
+        ("config.attention", config.attention, RECIPES),
         ("config.optimizer.name", config.optimizer.name, OPTIMIZERS),
         ("config.optimizer.schedule", config.optimizer.schedule, SCHEDULES),
         ("strategy", config.strategy, distribution.STRATEGIES),
@@ -181,7 +183,10 @@ def check(config: ml_collections.ConfigDict) -> None:
     drops = list(config.optimizer.drops)
     if drops != sorted(drops) or not all(0 < share < 1 for share in drops):
         raise ValueError(f"config.optimizer.drops={tuple(drops)}: expected shares of the run, from 0 to 1, ascending.")
-    recipe(config.attention, config.terms.to_dict()).arguments(1)
+    terms = recipe(config.attention, config.terms.to_dict())
+    terms.arguments(1)
+    check_mechanism(terms.mechanism)
+    Settings(terms.separation, terms.sigma, terms.omega, terms.theta, terms.minimum_mass)
 
 
 def _weights_to_start_from(config: ml_collections.ConfigDict) -> pathlib.Path | None:
@@ -267,12 +272,18 @@ def _optimizer(config: ml_collections.ConfigDict, steps_per_epoch: int) -> keras
         values = [rate / 10**drop for drop in range(len(settings.drops) + 1)]
         boundaries = [int(share * total) for share in settings.drops]
         rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
-    common = {"weight_decay": settings.weight_decay or None, "global_clipnorm": settings.clip_norm or None}
+    clip_norm = settings.clip_norm or None
     optimizer: keras.optimizers.Optimizer
     if settings.name == "sgd":
-        optimizer = keras.optimizers.SGD(rate, settings.momentum, nesterov=settings.nesterov, **common)
+        optimizer = keras.optimizers.SGD(
+            rate,
+            settings.momentum,
+            nesterov=settings.nesterov,
+            weight_decay=settings.weight_decay or None,
+            global_clipnorm=clip_norm,
+        )
     else:
-        optimizer = keras.optimizers.AdamW(rate, **common)
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=settings.weight_decay, global_clipnorm=clip_norm)
     if settings.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer

@@ -1,5 +1,6 @@
 """The folder of a run, and which run may go on in it."""
 
+import dataclasses
 import json
 import pathlib
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import ml_collections
 
 from sfocus_tf import checkpoints
+from sfocus_tf.recipes import recipe
 
 
 class WorkdirError(ValueError):
@@ -28,6 +30,9 @@ def prepare(config: ml_collections.ConfigDict, folder: pathlib.Path, chief: bool
         WorkdirError: it has a run of another config, or cannot be written.
     """
     resolved = json.loads(config.to_json())
+    # Spelt out, as what the config leaves to the recipe may differ in another version.
+    chosen = recipe(config.attention, config.terms.to_dict())
+    resolved["recipe"] = dataclasses.asdict(chosen) if config.method == "icasc" else None
     for key in ("attention_images_every", "check_pictures", "strategy", "devices"):  # change nothing about the run
         del resolved[key]
     if resolved["data_dir"]:

@@ -104,6 +104,24 @@ def test_a_network_without_two_usable_layers():
         sf.SharpenFocus(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3)]))
 
 
+def test_a_layer_that_is_run_twice_is_no_attention_layer():
+    """The activation is shared by two convolutions: it is left out where layers are chosen, and refused by name."""
+
+    def classifier(*activations):
+        x = inputs = keras.Input((8, 8, 3))
+        for number, activation in enumerate(activations):
+            x = activation(keras.layers.Conv2D(4, 3, 1 if number < 2 else 2, padding="same", name=f"c{number}")(x))
+        return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x)))
+
+    relu = [keras.layers.ReLU(name=f"relu{number}") for number in range(3)]
+    model = sf.SharpenFocus(classifier(relu[0], relu[1], relu[2], relu[2]), last_layer="c2", inner_layer="relu1")
+    assert (model.inner_layer, model.last_layer) == ("relu1", "c2")
+    with pytest.raises(ValueError, match="last_layer='relu2' is run more than once"):
+        sf.SharpenFocus(classifier(relu[0], relu[1], relu[2], relu[2]), last_layer="relu2")
+    with pytest.raises(ValueError, match="left out, as they are run more than once: relu0"):
+        sf.SharpenFocus(classifier(relu[0], relu[0], relu[0]))
+
+
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 def test_a_classifier_that_ends_in_probabilities(activation):
     base = tiny_classifier()

@@ -178,10 +178,15 @@ def test_features_of_any_scale_train_without_nan(exponent, separation):
     kernel, bias = classifier.get_layer("fine_conv").get_weights()
     classifier.get_layer("fine_conv").set_weights([kernel * np.float32(10.0**exponent), bias])
     model = sf.SharpenFocus(classifier, **PAPER | {"separation": separation})
-    with tf.GradientTape() as tape:
-        scores, maps, classes = model._observer.observe(pictures(4), training=True, labels=LABELS[:4])
-        loss = tf.add_n(model.settings.summary(scores, maps, classes, None, False)[:3])
-    gradients = tape.gradient(loss, classifier.trainable_weights)
+
+    @tf.function
+    def loss_and_gradients(images, labels):
+        with tf.GradientTape() as tape:
+            observed = model._observer.observe(images, training=True, labels=labels, relative=model._relative)
+            loss = tf.add_n(model.settings.summary(*observed, None, False)[:3])
+        return loss, tape.gradient(loss, classifier.trainable_weights)
+
+    loss, gradients = loss_and_gradients(tf.constant(pictures(4)), tf.constant(LABELS[:4]))
     assert np.isfinite(loss) and float(loss) > -0.3
     assert separation == "margin" or float(loss) < 3  # the paper's ratios are bounded
     for gradient in gradients:
@@ -290,7 +295,13 @@ def test_a_weight_raised_from_zero_by_a_callback_counts_in_the_same_fit():
 
 def test_a_loss_on_probabilities_is_refused():
     model = sf.SharpenFocus(tiny_classifier())
-    for loss in ("sparse_categorical_crossentropy", keras.losses.SparseCategoricalCrossentropy()):
+    for loss in (
+        "sparse_categorical_crossentropy",
+        "categorical_focal_crossentropy",
+        keras.losses.binary_focal_crossentropy,
+        keras.losses.SparseCategoricalCrossentropy(),
+        [keras.losses.SparseCategoricalCrossentropy()],
+    ):
         with pytest.raises(ValueError, match="takes probabilities.*from_logits=True"):
             compiled(model, loss=loss).train_on_batch(pictures(6), LABELS)
 
@@ -299,6 +310,21 @@ def test_a_loss_on_probabilities_is_refused():
 def test_numbers_out_of_range(argument, value):
     with pytest.raises(ValueError, match=f"{argument}={value}"):
         sf.SharpenFocus(tiny_classifier(), **{argument: value})
+
+
+@pytest.mark.parametrize("term", ["separation_inner", "separation_last", "consistency"])
+def test_a_negative_weight_is_told_by_its_name(term):
+    with pytest.raises(ValueError, match=f"{term}=-1.0: expected a weight of 0 or more"):
+        sf.SharpenFocus(tiny_classifier(), **{term: -1.0})
+    with pytest.raises(ValueError, match=f"{term}=-1.0: expected a weight of 0 or more"):
+        sf.SharpenFocus(tiny_classifier()).set_term_weight(term, -1.0)
+
+
+def test_of_several_labels_the_rival_of_a_named_class_is_the_best_of_the_others():
+    model, images = sf.SharpenFocus(tiny_classifier(4), multi_label=True), pictures(6)
+    ranks = np.argsort(-model.explain(images).scores, axis=1)
+    named = model.explain(images, class_ids=ranks[:, 0])
+    assert (named.target == ranks[:, 0]).all() and (named.rival == ranks[:, 1]).all()
 
 
 def test_explain_takes_classes_and_checks_them():

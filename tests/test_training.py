@@ -15,7 +15,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from sfocus_tf import checkpoints, data, losses, recipes
+from sfocus_tf import checkpoints, data, losses, recipes, training
+from sfocus_tf.workdir import WorkdirError, prepare
 from tests.conftest import ROOT
 
 FILES = {
@@ -83,7 +84,9 @@ def test_the_workdir_holds_everything(finished):
     assert results["examples"] == {"train": 54, "validation": 6, "test": 12}
     assert 0 <= results["test"]["accuracy"] <= 1 and 0 <= results["test"]["overlap_last"] <= 1
     assert results["config"]["optimizer"]["learning_rate"] == 0.02
-    assert results["recipe"]["omega"] == 100  # though the config leaves it to the recipe
+    # What the config leaves to the recipe is spelt out.
+    assert results["recipe"] == dataclasses.asdict(recipes.RECIPES["default"])
+    assert results["config"]["terms"]["separation_last"] is None
     with open(workdir / "history.csv") as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
@@ -149,6 +152,34 @@ def test_another_config_in_the_same_workdir_is_refused(finished, small):
     assert "terms.theta: None there, 0.7 now" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_recipe_that_changed_since_is_another_config(tmp_path, monkeypatch):
+    from configs import common
+
+    config = common.get_config()
+    prepare(config, tmp_path)
+    (tmp_path / "last.keras").touch()
+    prepare(config, tmp_path)
+    monkeypatch.setitem(recipes.RECIPES, "default", recipes.Recipe(separation_last=2.0))
+    with pytest.raises(WorkdirError, match="recipe.separation_last: 0.3 there, 2.0 now"):
+        prepare(config, tmp_path)
+
+
+@pytest.mark.parametrize("name", training.OPTIMIZERS)
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_weight_decay_shrinks_kernels_or_is_off(name, weight_decay):
+    """Without gradients: a decoupled decay of rate * weight_decay a step, or nothing."""
+    from configs import common
+
+    config = common.get_config()
+    config.optimizer.name, config.optimizer.weight_decay, config.optimizer.schedule = name, weight_decay, "constant"
+    config.optimizer.learning_rate = 0.5
+    kernel = keras.Variable(np.ones(2, np.float32), name="kernel")
+    optimizer = training._optimizer(config, 10)
+    optimizer.build([kernel])
+    optimizer.apply_gradients([(np.zeros(2, np.float32), kernel)])
+    np.testing.assert_allclose(kernel.numpy(), 1 - 0.5 * weight_decay, rtol=1e-6)
+
+
 def test_cross_entropy_has_no_attention_terms(small, tmp_path):
     run(small, tmp_path / "run", "--method=cross_entropy", "--config.epochs=1", "--epochs=1")
     with open(tmp_path / "run" / "history.csv") as file:
@@ -169,6 +200,12 @@ def test_cross_entropy_has_no_attention_terms(small, tmp_path):
         (["--config.optimizer.name=sdg"], "config.optimizer.name='sdg' is not known. Did you mean 'sgd'"),
         (["--config.attention=papr"], "config.attention='papr' is not known. Did you mean 'paper'"),
         (["--config.terms.theta=1.5"], "theta=1.5: expected a number from 0 to 1"),
+        # Before any data are looked for.
+        (
+            ["--dataset=voc2012", "--config.terms.separation=rivla"],
+            "separation='rivla' is not known. Did you mean 'rival'",
+        ),
+        (["--dataset=voc2012", "--config.terms.mechanism=gradcam"], "'gradcam' is not known. Did you mean 'grad_cam'"),
         (["--config.optimizer.learning_rat=1"], "learning_rate"),
         (["--bach_size=3"], "batch_size"),
         (["--config.last_layer=stage9_out"], "last_layer='stage9_out' is not known"),
@@ -249,7 +286,7 @@ def test_recipes():
     assert changed["separation_last"].warmup_steps == 50 and changed["theta"] == 0.8
     for name, weight in (("default", 0.015), ("paper", 1)):
         assert recipes.recipe(name).arguments(100, classes=20)["separation_last"].weight == pytest.approx(weight)
-    with pytest.raises(ValueError, match="config.terms='thta' is not known. Did you mean 'theta'"):
+    with pytest.raises(ValueError, match="changes='thta' is not known. Did you mean 'theta'"):
         recipes.recipe("paper", {"thta": 1})
     with pytest.raises(ValueError, match="warmup=2"):
         recipes.recipe("paper", {"warmup": 2.0}).arguments(10)
