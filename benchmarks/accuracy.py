@@ -194,7 +194,36 @@ def summary(experiment):
         result[f"deviation_{arm}"] = round(float(np.std(spread, ddof=1)), 2) if len(seeds) > 1 else None
     others = {arm: runs[arm] for arm in ABLATIONS if runs[arm].keys() & runs["cross_entropy"].keys()}
     result["others"] = {arm: compared(runs["cross_entropy"], by_seed, metric) for arm, by_seed in others.items()}
+    if runs["every_4"].keys() & runs["icasc"].keys():
+        result["every_4_over_icasc"] = compared(runs["icasc"], runs["every_4"], metric)
     return result
+
+
+def words(difference):
+    """A paired difference and its interval, in points."""
+    interval = "one seed" if difference["low"] is None else f"{difference['low']:+.2f} to {difference['high']:+.2f}"
+    return f"{difference['difference']:+.2f}", interval
+
+
+def markdown(found):
+    """The summaries as a table, and a line for each ablation."""
+    columns = "experiment | metric | seeds | cross-entropy | ICASC | difference | 95 % interval | control | overlap"
+    lines = [f"| {columns} | pointing game |", "|---|---|---|---|---|---|---|---|---|---|"]
+    ablations = []
+    for name, row in found.items():
+        if row is None:
+            continue
+        means = [f"{row[arm]} ± {row[f'deviation_{arm}']}" for arm in ("cross_entropy", "icasc")]
+        cells = [name, row["metric"], str(row["seeds"]), *means, *words(row)]
+        cells += ["not run" if row["control"] is None else str(row["control"])]
+        cells += [f"{row[f'{key}_cross_entropy']} to {row[f'{key}_icasc']}" for key in ("overlap", "pointing")]
+        lines.append(f"| {' | '.join(cells)} |")
+        others = {f"{arm} against cross_entropy": other for arm, other in row["others"].items()}
+        if "every_4_over_icasc" in row:
+            others["every_4 against icasc"] = row["every_4_over_icasc"]
+        for what, other in others.items():
+            ablations.append(f"{name}, {what}: {' ('.join(words(other))}; {other['seeds']} seeds)")
+    return "\n".join([*lines, *ablations])
 
 
 def plot(names, file):
@@ -239,22 +268,7 @@ def main(arguments_):
             for name in names:
                 list(pool.map(lambda seed, name=name: run_seed(name, seed), range(_SEEDS.value)))
     found = {name: summary(name) for name in names}
-    print("| experiment | metric | seeds | cross-entropy | ICASC | difference | 95 % interval | control | overlap |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for name, row in found.items():
-        if row is not None:
-            interval = "one seed" if row["low"] is None else f"{row['low']:+.2f} to {row['high']:+.2f}"
-            means = [f"{row[arm]} ± {row[f'deviation_{arm}']}" for arm in ("cross_entropy", "icasc")]
-            cells = [name, row["metric"], str(row["seeds"]), *means, f"{row['difference']:+.2f}", interval]
-            cells += ["not run" if row["control"] is None else str(row["control"])]
-            cells += [f"{row['overlap_cross_entropy']} to {row['overlap_icasc']}"]
-            print(f"| {' | '.join(cells)} |")
-    for name, row in found.items():
-        for arm, other in (row or {}).get("others", {}).items():
-            interval = "one seed" if other["low"] is None else f"{other['low']:+.2f} to {other['high']:+.2f}"
-            print(
-                f"{name}, {arm} against cross_entropy: {other['difference']:+.2f} ({interval}; {other['seeds']} seeds)"
-            )
+    print(markdown(found))
     if _PLOT.value:
         plot([name for name, row in found.items() if row is not None], _PLOT.value)
     print(json.dumps({name: row for name, row in found.items() if row is not None}))
