@@ -66,7 +66,7 @@ EXPERIMENTS = {
     ),
     "cub200": ("--dataset=cub200", "--config.image_size=128", "--batch_size=16", "--epochs=12"),
     "voc2012": ("--dataset=voc2012", "--config.image_size=128"),
-    "scenes": ("--dataset=scenes", "--epochs=30"),
+    "scenes": ("--dataset=scenes", "--epochs=30", "--config.augmentation=pad_crop_flip"),
 }  # fmt: skip
 _TINY_FLAGS = ("--epochs=1", "--config.examples=64", "--backbone=resnet8", "--config.weights=none")
 
