@@ -59,7 +59,8 @@ def train(strategy, normalised):
     with strategy.scope():
         keras.utils.set_random_seed(0)
         term = sf.Term(1.0, warmup_steps=2, ramp_steps=4)
-        options = {"separation_inner": term, "separation_last": term, "consistency": term, "separation": "overlap"}
+        options = {"separation_inner": term, "separation_last": term, "consistency": term}
+        options["separation"] = "overlap" if normalised else "rival"  # the paper's and the default form
         model = sf.SharpenFocus(classifier(normalised), **options, omega=5.0, minimum_mass=0.0)
         model.compile(keras.optimizers.SGD(0.02), crossentropy(), metrics=["accuracy"])
     if normalised:  # 22 pictures in batches of 12 leave 10 for the last one
@@ -70,7 +71,7 @@ def train(strategy, normalised):
         validation = dataclasses.replace(data, training=False).replicated(strategy, 0, None)
     given = {"epochs": epochs, "steps_per_epoch": steps, "validation_data": validation, "validation_steps": steps}
     history = model.fit(train, **given, verbose=0, shuffle=False).history
-    assert history["separation_last"][-1] > 0 and model.optimizer.iterations == (20 if normalised else 21)
+    assert max(history["separation_last"]) > 0.1 and model.optimizer.iterations == (20 if normalised else 21)
     logs = model.evaluate(dataset(22), return_dict=True, verbose=0)
     predicted = model.predict(dataset(22), verbose=0)
     values = [logs[key] for key in sorted(logs)] + [history[key][-1] for key in sorted(history)]
