@@ -8,9 +8,10 @@ Each seed is run three times by train.py with the config of the data set: by cro
 cross-entropy with as many epochs as take the time of ICASC, where these are more (control). All have the same initial
 weights, data order and recipe; all training pictures are used, and the network after the last epoch is tested. --arms
 chooses, of these and of ABLATIONS, which show what each part does. An interrupted run goes on where it stopped, and a
-finished one is kept in benchmarks/results/<experiment>/<arm>-<seed>.json. Two runs at a time, of one thread each, use
-two cores best. The last line is JSON: for each experiment the means over the seeds that cross-entropy and ICASC have,
-and the paired difference with the 95 % interval of Student's t, in points; under `others` the same of each ablation.
+finished one is kept in benchmarks/results/<experiment>/<arm>-<seed>.json, with insertion and deletion. Two runs at a
+time, of one thread each, use two cores best. The last line is JSON: for each experiment the means over the seeds that
+cross-entropy and ICASC have, and the paired difference with the 95 % interval of Student's t, in points; under `others`
+the same of each ablation.
 """
 
 import concurrent.futures
@@ -31,7 +32,7 @@ _ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(_ROOT))  # for this folder, as a script
 
 from benchmarks import table
-from sfocus_tf import recipes
+from sfocus_tf import checkpoints, recipes
 
 matplotlib.use("Agg")
 
@@ -58,6 +59,7 @@ ABLATIONS = {
     "consistency_alone": {"separation_last": 0.0, "consistency": 0.3},
 }
 _ARMS = flags.DEFINE_list("arms", list(ARMS), f"Which to run: of {', '.join((*ARMS, *ABLATIONS))}.")
+FAITHFULNESS = ("insertion", "deletion")
 _PICTURES_A_CLASS = 500  # of CIFAR-10
 EXPERIMENTS = {
     "cifar10": (
@@ -108,18 +110,36 @@ def stored(experiment, arm, seed):
 def run(experiment, arm, seed, epochs=None):
     """Trains, if that was not done before, and keeps the results."""
     kept = stored(experiment, arm, seed)
-    if kept.exists():
-        return
     workdir = pathlib.Path(_RUNS.value, experiment, f"{arm}-{seed}").resolve()
-    workdir.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, str(_ROOT / "train.py"), *arguments(experiment, arm, seed, workdir, epochs)]
+    if not kept.exists():
+        workdir.mkdir(parents=True, exist_ok=True)
+        alone(str(_ROOT / "train.py"), *arguments(experiment, arm, seed, workdir, epochs))
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(workdir / "results.json", kept)
+        print(f"{experiment} {arm} {seed}: trained", flush=True)
+    add_faithfulness(kept, workdir)
+
+
+def add_faithfulness(kept, workdir):
+    """Measures insertion and deletion too, if that was not done before and the network is still there."""
+    found = json.loads(kept.read_text())
+    if set(FAITHFULNESS) <= found["test"].keys() or not (workdir / "last.keras").exists():
+        return
+    output = workdir / "evaluation.json"
+    alone("-m", "sfocus_tf", "evaluate", str(workdir / "last.keras"), "--faithfulness", f"--output={output}")
+    measured = json.loads(output.read_text())["summary"]
+    found["test"] |= {key: measured[key] for key in FAITHFULNESS}
+    checkpoints.write_text(kept, json.dumps(found, indent=2) + "\n")
+    print(f"{kept.parent.name} {kept.stem}: insertion and deletion measured", flush=True)
+
+
+def alone(*command):
+    """Runs Python with one thread."""
     threads = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=_ROOT, env=os.environ | threads, capture_output=True, text=True, check=False)
+    command, environment = [sys.executable, *command], os.environ | threads
+    done = subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command)}\nended with exit code {done.returncode}:\n{done.stderr[-2000:]}")
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(workdir / "results.json", kept)
-    print(f"{experiment} {arm} {seed}: done", flush=True)
 
 
 def run_seed(experiment, seed):
@@ -194,6 +214,9 @@ def summary(experiment):
         result[f"deviation_{arm}"] = round(float(np.std(spread, ddof=1)), 2) if len(seeds) > 1 else None
     others = {arm: runs[arm] for arm in ABLATIONS if runs[arm].keys() & runs["cross_entropy"].keys()}
     result["others"] = {arm: compared(runs["cross_entropy"], by_seed, metric) for arm, by_seed in others.items()}
+    for key in FAITHFULNESS:
+        having = [{seed: run for seed, run in runs[arm].items() if key in run["test"]} for arm in ARMS[:2]]
+        result[key] = compared(*having, key) if having[0].keys() & having[1].keys() else None
     if runs["every_4"].keys() & runs["icasc"].keys():
         result["every_4_over_icasc"] = compared(runs["icasc"], runs["every_4"], metric)
     return result
@@ -221,6 +244,7 @@ def markdown(found):
         others = {f"{arm} against cross_entropy": other for arm, other in row["others"].items()}
         if "every_4_over_icasc" in row:
             others["every_4 against icasc"] = row["every_4_over_icasc"]
+        others |= {f"{key} of icasc against cross_entropy": row[key] for key in FAITHFULNESS if row[key]}
         for what, other in others.items():
             ablations.append(f"{name}, {what}: {' ('.join(words(other))}; {other['seeds']} seeds)")
     return "\n".join([*lines, *ablations])

@@ -185,6 +185,13 @@ def test_summary_of_stored_runs_worked_out_by_hand(tmp_path, monkeypatch):
     assert (found["difference"], found["low"], found["high"]) == (3.0, -9.71, 15.71)
     assert (found["overlap_cross_entropy"], found["overlap_icasc"], found["pointing_icasc"]) == (80.0, 40.0, 50.0)
     assert found["others"] == {"every_4": {"difference": 1.0, "low": None, "high": None, "seeds": 1}}
+    assert found["insertion"] is None  # not measured
+    for arm, value in (("cross_entropy", 0.5), ("icasc", 0.45)):
+        file = tmp_path / "cub200" / f"{arm}-1.json"
+        run = json.loads(file.read_text())
+        file.write_text(json.dumps(run | {"test": run["test"] | {"insertion": value}}))
+    found |= {"insertion": {"difference": -5.0, "low": None, "high": None, "seeds": 1}}
+    assert accuracy.summary("cub200") == found
     assert found["every_4_over_icasc"] == {"difference": -1.0, "low": None, "high": None, "seeds": 1}
     (tmp_path / "cub200" / "control-1.json").unlink()
     assert accuracy.summary("cub200") == found | {"control": None}
