@@ -128,7 +128,9 @@ class Observer:
                 # A layer that the scores do not depend on has no slope.
                 pairs = zip(ends[path], of_role[path], strict=True)
                 at_ends = [(each, slope) for (each, _), slope in pairs if slope is not None]
-                maps[f"{role}_{layer}"] = self._attention(path, features[path], at_ends)
+                found = self._attention(path, features[path], at_ends)
+                # Features may be of another precision than scores: float64 before a float32 output.
+                maps[f"{role}_{layer}"] = Attention(*(tf.cast(each, self.dtype) for each in found))
         return raw_scores, Maps(**maps), classes
 
     def _attention(self, path: str, features: tf.Tensor, at_ends: list[tuple[Any, tf.Tensor]]) -> Attention:

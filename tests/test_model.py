@@ -193,6 +193,17 @@ def test_features_of_any_scale_train_without_nan(exponent, separation):
         assert gradient is None or np.isfinite(gradient).all()
 
 
+@pytest.mark.parametrize("separation", losses.SEPARATIONS)
+def test_features_in_float64_before_scores_in_float32(separation):
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    base = tiny_classifier()
+    classifier = keras.Model(base.input, keras.layers.Activation("linear", dtype="float32")(base.output))
+    model = compiled(sf.SharpenFocus(classifier, **PAPER | {"separation": separation}))
+    logs = model.train_on_batch(pictures(6), LABELS, return_dict=True)
+    assert logs["separation_last"] > 0 and np.isfinite(logs["loss"])
+
+
 @pytest.mark.parametrize(("separation", "sees_it"), [("outside", False), ("overlap", True)])
 def test_separation_outside_does_not_see_what_changes_no_probability(separation, sees_it):
     """The same vector added to the kernels of all classes adds the same to all scores of a picture."""
