@@ -121,9 +121,11 @@ def run(experiment, arm, seed, epochs=None):
 
 
 def add_faithfulness(kept, workdir):
-    """Measures insertion and deletion too, if that was not done before and the network is still there."""
+    """Measures insertion and deletion too, if that was not done before and the network of that run is still there."""
     found = json.loads(kept.read_text())
-    if set(FAITHFULNESS) <= found["test"].keys() or not (workdir / "last.keras").exists():
+    if set(FAITHFULNESS) <= found["test"].keys() or not (workdir / "results.json").exists():
+        return
+    if json.loads((workdir / "results.json").read_text())["seconds"] != found["seconds"]:  # another run
         return
     output = workdir / "evaluation.json"
     alone("-m", "sfocus_tf", "evaluate", str(workdir / "last.keras"), "--faithfulness", f"--output={output}")
