@@ -224,12 +224,6 @@ def summary(experiment):
     return result
 
 
-def words(difference):
-    """A paired difference and its interval, in points."""
-    interval = "one seed" if difference["low"] is None else f"{difference['low']:+.2f} to {difference['high']:+.2f}"
-    return f"{difference['difference']:+.2f}", interval
-
-
 def markdown(found):
     """The summaries as a table, and a line for each ablation."""
     columns = "experiment | metric | seeds | cross-entropy | ICASC | difference | 95 % interval | control | overlap"
@@ -239,7 +233,7 @@ def markdown(found):
         if row is None:
             continue
         means = [f"{row[arm]} ± {row[f'deviation_{arm}']}" for arm in ("cross_entropy", "icasc")]
-        cells = [name, row["metric"], str(row["seeds"]), *means, *words(row)]
+        cells = [name, row["metric"], str(row["seeds"]), *means, *table.words(row)]
         cells += ["not run" if row["control"] is None else str(row["control"])]
         cells += [f"{row[f'{key}_cross_entropy']} to {row[f'{key}_icasc']}" for key in ("overlap", "pointing")]
         lines.append(f"| {' | '.join(cells)} |")
@@ -248,7 +242,7 @@ def markdown(found):
             others["every_4 against icasc"] = row["every_4_over_icasc"]
         others |= {f"{key} of icasc against cross_entropy": row[key] for key in FAITHFULNESS if row[key]}
         for what, other in others.items():
-            ablations.append(f"{name}, {what}: {' ('.join(words(other))}; {other['seeds']} seeds)")
+            ablations.append(f"{name}, {what}: {' ('.join(table.words(other))}; {other['seeds']} seeds)")
     return "\n".join([*lines, *ablations])
 
 

@@ -34,6 +34,12 @@ def paired(first, second):
     return mean, mean - half, mean + half
 
 
+def words(difference):
+    """A paired difference and its interval, in points."""
+    interval = "one seed" if difference["low"] is None else f"{difference['low']:+.2f} to {difference['high']:+.2f}"
+    return f"{difference['difference']:+.2f}", interval
+
+
 def read(folders):
     """The finished runs in these folders."""
     for folder in map(pathlib.Path, folders):
@@ -108,10 +114,9 @@ def markdown(found):
             f"{row[name]:.2f} ± {number(spread)}"
             for name, spread in zip(("cross_entropy", "icasc"), row["spread"], strict=True)
         )
-        interval = "one seed" if row["low"] is None else f"{row['low']:+.2f} to {row['high']:+.2f}"
         cells = [f"{row['dataset']}, {row['train']:,} to train", row["backbone"], recipe_in_words(row)]
         cells += [row["metric"], str(len(row["seeds"]))]
-        cells += [plain, ours, f"{row['difference']:+.2f}", interval, number(row["paper"], "+")]
+        cells += [plain, ours, *words(row), number(row["paper"], "+")]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

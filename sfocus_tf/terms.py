@@ -115,7 +115,7 @@ class Settings:
             sample_weight = tf.cast(sample_weight, dtype)
             weight *= tf.reduce_mean(tf.reshape(sample_weight, [tf.shape(valid)[0], -1]), axis=-1)
         # As Keras' losses: the sum of weighted values over the number of pictures (0 for a replica that got none).
-        means = [_mean(tf.cast(term, dtype) * weight) for term in terms]
+        means = [_mean(term * weight) for term in terms]
         share = _mean(valid)
         shares = [tf.math.divide_no_nan(_mean(tf.cast(each, dtype) * valid), share) for each in found]
         return [*means, *shares, share]
