@@ -142,6 +142,14 @@ def test_scenes_are_the_same_for_a_seed_and_mark_their_parts():
         assert set(np.unique(record["mask"])) == {0, 1 + number % 16}
 
 
+def test_scenes_that_are_kept_are_those_that_are_drawn(monkeypatch):
+    kept = data.load("scenes", "test", examples=20, image_size=32, batch_size=7, regions=True)
+    monkeypatch.setattr(scenes, "_KEPT_BYTES", 0)
+    drawn = data.load("scenes", "test", examples=20, image_size=32, batch_size=7, regions=True)
+    for batch, same in zip(kept.batches, drawn.batches, strict=True):
+        tf.nest.map_structure(np.testing.assert_array_equal, batch, same)
+
+
 def test_the_distractor_goes_with_the_mark_in_training_only():
     """The yellow patch means a ring in training: yellow pixels less blue ones, outside the object, by mark."""
 
