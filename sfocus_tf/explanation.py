@@ -89,11 +89,7 @@ class Observer:
         # Outside of graphs a Jacobian would be traced anew each time. What replicas exchange has none, and of a replica
         # without pictures it gets the shapes wrong.
         in_one_pass = not (tf.executing_eagerly() or tf.distribute.has_strategy())
-        if in_one_pass:
-            pictures = tf.shape(tf.nest.flatten(x)[0])[0]
-            refused = tf.debugging.assert_positive(pictures, "images: expected one or more, got none.")
-            with tf.control_dependencies([refused]):
-                x = tf.nest.map_structure(tf.identity, x)
+        x = _one_or_more(x) if in_one_pass else x
         features: dict[str, tf.Tensor] = {}
         # By attention layer: where the backward pass ends, at its readers or, where they are not known, at itself.
         ends: dict[str, list[tuple[Any, tf.Tensor]]] = {path: [] for path in paths}
@@ -113,7 +109,7 @@ class Observer:
             classes = self._classes(tf.stop_gradient(scores), labels, wanted)
             explained = scores - tf.reduce_mean(scores, axis=-1, keepdims=True) if relative else scores
             chosen = [tf.gather(explained, ids, batch_dims=1) for ids in (classes.target, classes.rival)]
-            of_both = tf.stack([tf.reduce_sum(score) for score in chosen])
+            of_both = tf.stack([tf.reduce_sum(score) for score in chosen]) if in_one_pass else None
         sources = {path: [output for _, output in ends[path]] for path in paths}
         if in_one_pass:
             slopes = _slopes_in_one_pass(tape, of_both, sources)
@@ -125,23 +121,25 @@ class Observer:
         for role, of_role in zip(("target", "rival"), slopes, strict=True):
             for path in paths:
                 layer = "inner" if path == self.inner_layer else "last"
-                # A layer that the scores do not depend on has no slope.
-                pairs = zip(ends[path], of_role[path], strict=True)
-                at_ends = [(each, slope) for (each, _), slope in pairs if slope is not None]
-                found = self._attention(path, features[path], at_ends)
-                # Features may be of another precision than scores: float64 before a float32 output.
-                maps[f"{role}_{layer}"] = Attention(*(tf.cast(each, self.dtype) for each in found))
+                maps[f"{role}_{layer}"] = self._attention(path, features[path], ends[path], of_role[path])
         return raw_scores, Maps(**maps), classes
 
-    def _attention(self, path: str, features: tf.Tensor, at_ends: list[tuple[Any, tf.Tensor]]) -> Attention:
-        """From the gradients of a class's score at the ends of the backward pass, each with its layer."""
+    def _attention(
+        self, path: str, features: tf.Tensor, ends: list[tuple[Any, tf.Tensor]], slopes: list[tf.Tensor | None]
+    ) -> Attention:
+        """At one layer, from the gradients of a class's score at the ends of the backward pass."""
+        # The scores may not depend on each of the ends.
+        at_ends = [(layer, slope) for (layer, _), slope in zip(ends, slopes, strict=True) if slope is not None]
         if self.readers[path]:
-            total = tf.add_n([channel_gradients.summed(layer, features, gradient) for layer, gradient in at_ends])
+            total = tf.add_n([channel_gradients.summed(layer, features, slope) for layer, slope in at_ends])
             alpha = total / tf.cast(tf.reduce_prod(tf.shape(features)[1:3]), total.dtype)
-            return attention.weighted(features, alpha if self.second_order else tf.stop_gradient(alpha))
-        ((_, gradient),) = at_ends
-        gradient = gradient if self.second_order else tf.stop_gradient(gradient)
-        return attention.attention(features, gradient, self.mechanism)
+            found = attention.weighted(features, alpha if self.second_order else tf.stop_gradient(alpha))
+        else:
+            ((_, slope),) = at_ends
+            slope = slope if self.second_order else tf.stop_gradient(slope)
+            found = attention.attention(features, slope, self.mechanism)
+        # Features may be of another precision than scores: float64 before a float32 output.
+        return Attention(*(tf.cast(each, self.dtype) for each in found))
 
     def _classes(self, scores: tf.Tensor, labels: Any, wanted: tuple[tf.Tensor, tf.Tensor] | None) -> Classes:
         if wanted is None and not self.multi_label:
@@ -155,6 +153,14 @@ class Observer:
         rival = tf.where(wanted[0] < 0, chosen.rival, attention.rival_of(scores, target))
         chosen_here = (wanted[1] < 0) | tf.equal(wanted[1], target)
         return Classes(target, tf.where(chosen_here, rival, wanted[1]), chosen.valid)
+
+
+def _one_or_more(x: Any) -> Any:
+    """The pictures, with a check that there are any."""
+    pictures = tf.shape(tf.nest.flatten(x)[0])[0]
+    refused = tf.debugging.assert_positive(pictures, "images: expected one or more, got none.")
+    with tf.control_dependencies([refused]):
+        return tf.nest.map_structure(tf.identity, x)
 
 
 def _slopes_in_one_pass(

@@ -282,16 +282,15 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         classification = tf.cast(loss, self._float) * tf.distribute.get_strategy().num_replicas_in_sync
         terms, shares, share = summary[: len(TERMS)], summary[len(TERMS) : -1], summary[-1]
         total = classification + tf.reduce_sum(tf.stack(terms) * weights)
+        counts = {key: pictures * taken_at["last" if key.endswith("_last") else "inner"] for key in (*TERMS, *SHARES)}
         for metric in self.metrics:
             if metric.name == "loss":
                 metric.update_state(total, sample_weight=pictures)
         self._term_metrics["classification_loss"].update_state(classification, sample_weight=pictures)
         for key, value in zip(TERMS, terms, strict=True):
-            taken = taken_at["last" if key.endswith("_last") else "inner"]
-            self._term_metrics[key].update_state(value, sample_weight=pictures * taken)
+            self._term_metrics[key].update_state(value, sample_weight=counts[key])
         for key, value in zip(SHARES, shares, strict=True):
-            taken = taken_at["last" if key.endswith("_last") else "inner"]
-            self._share_metrics[key].update_state(value, sample_weight=pictures * share * taken)
+            self._share_metrics[key].update_state(value, sample_weight=counts[key] * share)
         return self.compute_metrics(x, y, scores, sample_weight=sample_weight)
 
     def export(
