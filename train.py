@@ -116,12 +116,20 @@ def _leave(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
+def _parsed(argv: list[str]) -> list[str]:
+    """What is left of a command line without its flags; one that names no setting is an error a user can mend."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (KeyError, AttributeError) as error:
+        raise ValueError(str(error)) from error
+
+
 def cli() -> None:
     """Runs `main`; what a user can mend is shown as one message, without a traceback."""
     sys.path.insert(0, str(_ROOT))
     try:
-        app.run(main, argv=with_config(sys.argv))
-    except (ValueError, OSError, ImportError, KeyError, AttributeError, FloatingPointError) as error:
+        app.run(main, argv=with_config(sys.argv), flags_parser=_parsed)
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
         _leave(str(error), 1)
 
 

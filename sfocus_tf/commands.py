@@ -1,12 +1,13 @@
 """What `python -m sfocus_tf` does: explain, evaluate, compare and export classifiers from files."""
 
 import argparse
+import functools
 import glob
 import itertools
 import json
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -42,13 +43,14 @@ def explain(arguments: argparse.Namespace) -> None:
     if target == rival != -1:
         raise ValueError(f"--rival={arguments.rival!r} is the class to explain: expected another one.")
     size = _size(arguments, arguments.model, model) or (224, 224)
+    center_crop = _config(arguments.model).get("center_crop")
     good = list(itertools.compress(files, readable([str(file) for file in files], arguments.skip_corrupt)))
     folder.mkdir(parents=True, exist_ok=True)
     paths = _figure_paths(folder, good)
     bar = _bar(len(good), "picture")
     for start in range(0, len(good), arguments.batch_size):
         batch = good[start : start + arguments.batch_size]
-        images = data.read_pictures(batch, size)
+        images = data.read_pictures(batch, size, center_crop)
         explanation = model.explain(images, target, rival, batch_size=len(batch))
         if method in OTHER_METHODS:
             explanation = explain_by(method, model, images, explanation)
@@ -102,15 +104,25 @@ def compare(arguments: argparse.Namespace) -> None:
             _model_and_split(argparse.Namespace(**vars(arguments) | {"preprocessing": mode}), path, settings, splits)
         )
     evaluations = (_evaluated(arguments, *both[0]), _evaluated(arguments, *both[1]))
-    batches = both[0][1].batches.as_numpy_iterator()
-    images = np.concatenate([batch["image"].astype(np.uint8) for batch in batches])
     dataset = f"{settings['name']}, {settings['split']} split"
-    page = report.comparison_page(*evaluations, images, (names[0], names[1]), dataset)
+    pictures = functools.partial(_pictures, both[0][1])
+    page = report.comparison_page(*evaluations, pictures, (names[0], names[1]), dataset)
     output.write_text(page, encoding="utf-8")
     for name, each in zip(names, evaluations, strict=True):
         measure, value = each.headline()
         print(f"{name}: {measure} {100 * value:.2f} %")
     print(f"the page: {output}")
+
+
+def _pictures(split: Data, numbers: Sequence[int]) -> dict[int, np.ndarray]:
+    """Some pictures of a split by their numbers; all of them may be more than memory holds."""
+    found: dict[int, np.ndarray] = {}
+    first, wanted = 0, set(numbers)
+    for batch in split.batches.as_numpy_iterator():
+        images = batch["image"]
+        found |= {first + row: images[row].astype(np.uint8) for row in range(len(images)) if first + row in wanted}
+        first += len(images)
+    return found
 
 
 def export(arguments: argparse.Namespace) -> None:
@@ -119,7 +131,8 @@ def export(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--output={arguments.output!r}: expected a folder and a version, such as served/1.")
     model = loading.load(arguments.model, arguments.preprocessing)
     size = _size(arguments, arguments.model, model)
-    model.export(arguments.output, class_names=_class_names(arguments, model.num_classes), image_size=size)
+    names, center_crop = _class_names(arguments, model.num_classes), _config(arguments.model).get("center_crop")
+    model.export(arguments.output, class_names=names, image_size=size, center_crop=center_crop)
     print(f"the SavedModel: {arguments.output}")
 
 

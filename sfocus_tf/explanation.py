@@ -130,6 +130,10 @@ class Observer:
         """At one layer, from the gradients of a class's score at the ends of the backward pass."""
         # The scores may not depend on each of the ends.
         at_ends = [(layer, slope) for (layer, _), slope in zip(ends, slopes, strict=True) if slope is not None]
+        if not at_ends:
+            raise ValueError(
+                f"attention layer {path!r}: the scores do not depend on it, or a stop_gradient lies between."
+            )
         if self.readers[path]:
             total = tf.add_n([channel_gradients.summed(layer, features, slope) for layer, slope in at_ends])
             alpha = total / tf.cast(tf.reduce_prod(tf.shape(features)[1:3]), total.dtype)
@@ -208,9 +212,9 @@ class ExplainingModel(keras.Model):
             rival_ids: the class to compare it with, in the same form; `None`, -1 or the explained class itself for the
                 best of the others.
             batch_size: pictures at a time.
-            labels: instead of class numbers, the pictures' labels as in training: explains the labelled class and the
-                most confusing other one (of several labels, the present class and the absent class with the highest
-                scores). A picture that has not both is explained as if it had no label.
+            labels: instead of class numbers, the pictures' labels as in training, or one number for all: explains the
+                labelled class and the most confusing other one (of several labels, the present class and the absent
+                class with the highest scores). A picture that has not both is explained as if it had no label.
             inner: take the maps at the inner layer too. Those at the last layer alone cost next to nothing where the
                 network ends in pooling and a dense layer.
 
@@ -218,13 +222,18 @@ class ExplainingModel(keras.Model):
             Scores, class numbers and raw maps.
 
         Raises:
-            ValueError: no pictures, a class number outside [-1, classes), not one for each picture, or labels and
-                class numbers together.
+            ValueError: no pictures, a class number outside [-1, classes), not one for each picture, labels and class
+                numbers together, a batch size below 1, or an attention layer that the scores do not depend on.
         """
         images = np.asarray(images)
         images = images[np.newaxis] if images.ndim == 3 else images
         if images.ndim != 4 or not len(images):
             raise ValueError(f"images: expected [pictures, height, width, channels], got shape {images.shape}.")
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: expected a positive number.")
+        if labels is not None:
+            labels = np.asarray(labels)
+            labels = np.broadcast_to(labels, (len(images),)) if labels.ndim == 0 else labels
         if labels is None:
             wanted = [
                 self._wanted("class_ids", class_ids, len(images)),
@@ -233,8 +242,6 @@ class ExplainingModel(keras.Model):
         elif class_ids is not None or rival_ids is not None or len(labels) != len(images):
             given = "class numbers too" if len(labels) == len(images) else f"{len(labels)}"
             raise ValueError(f"labels: expected {len(images)} of them and no class_ids or rival_ids, got {given}.")
-        else:
-            labels = np.asarray(labels)
         parts = []
         for start in range(0, len(images), batch_size):
             rows = slice(start, start + batch_size)
@@ -281,7 +288,10 @@ class ExplainingModel(keras.Model):
         return _as_explanation(*observed) | {"valid": observed[2].valid}
 
     def _wanted(self, argument: str, ids: Any, pictures: int) -> np.ndarray:
-        ids = np.asarray(-1 if ids is None else ids, np.int32)
+        ids = np.asarray(-1 if ids is None else ids)
+        if not np.issubdtype(ids.dtype, np.integer):
+            raise ValueError(f"{argument}: expected whole numbers, got {ids.dtype}.")
+        ids = ids.astype(np.int32)
         if ids.ndim > 1 or (ids.ndim == 1 and len(ids) != pictures):
             raise ValueError(f"{argument}: expected one class number or {pictures} of them, got shape {ids.shape}.")
         if ids.size and (ids.min() < -1 or ids.max() >= self.num_classes):

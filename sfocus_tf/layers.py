@@ -59,7 +59,7 @@ class _Map(NamedTuple):
     is_cut: bool  # every path from input to output leads through it
 
 
-def run(model: keras.Model, inputs: Any, visit: Visit, training: bool | None = None, prefix: str = "") -> Any:
+def run(model: keras.Model, inputs: Any, visit: Visit, training: bool | None = None) -> Any:
     """Runs a functional or sequential model, showing every layer's output, those inside nested models too.
 
     Args:
@@ -67,10 +67,33 @@ def run(model: keras.Model, inputs: Any, visit: Visit, training: bool | None = N
         inputs: its inputs: tensors, or symbolic ones.
         visit: called as `visit(path, layer, arguments, output)` after each layer, in order of execution.
         training: as in `model(inputs, training=...)`.
-        prefix: path of the model itself, for its own use.
 
     Returns:
         The output of the model.
+
+    Raises:
+        ValueError: inputs of another shape than the model takes.
+    """
+    # What `model(inputs)` does around its graph: without, each layer would forget its losses when it is called again.
+    model._assert_input_compatibility(inputs)
+    model._get_call_context()
+    try:
+        return _run(model, inputs, visit, training)
+    finally:
+        model._maybe_reset_call_context()
+
+
+def _run(
+    model: keras.Model,
+    inputs: Any,
+    visit: Visit,
+    training: bool | None,
+    prefix: str = "",
+    instead: Callable[[str, Any], Any] = lambda path, layer: layer,
+) -> Any:
+    """`run` without what is done once around it.
+
+    `prefix` begins the paths; `instead(path, layer)` is run in the place of each layer.
     """
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
@@ -78,9 +101,9 @@ def run(model: keras.Model, inputs: Any, visit: Visit, training: bool | None = N
         if "training" in getattr(layer, "_call_context_args", {}) and training is not None:
             kwargs["training"] = training  # as Keras has it: the outer call decides
         if is_transparent(layer):
-            output = run(layer, args[0], visit, kwargs.get("training"), path + "/")
+            output = _run(layer, args[0], visit, kwargs.get("training"), path + "/", instead)
         else:
-            output = layer(*args, **kwargs)
+            output = instead(path, layer)(*args, **kwargs)
         visit(path, layer, (args, kwargs), output)
         return output
 
@@ -259,17 +282,31 @@ def _activates(layer: Any) -> bool:
 
 
 def flat(classifier: keras.Model) -> keras.Model:
-    """A copy of a network in float32 with no model inside another, for tools that cannot see into nested models."""
+    """A copy of a network in float32 with no model inside another, for tools that cannot see into nested models.
+
+    Its layers are called what `flat_name` makes of their paths.
+    """
     inputs = keras.Input(classifier.input_shape[1:], name="image")
-    network = keras.Model(inputs, run(classifier, inputs, lambda path, layer, arguments, output: None))
+    copies: dict[int, Any] = {}
 
-    def copied(operation: Any) -> Any:
-        change = {"dtype": "float32"} if isinstance(operation, keras.Layer) else {}  # others are functions of tensors
-        return type(operation).from_config(operation.get_config() | change)
+    def copied(path: str, layer: Any) -> Any:
+        if id(layer) not in copies:  # else it is run once more
+            change = {"name": flat_name(path)}
+            if isinstance(layer, keras.Layer):  # others are functions of tensors
+                change["dtype"] = "float32"
+            copies[id(layer)] = type(layer).from_config(layer.get_config() | change)
+        return copies[id(layer)]
 
-    copy = keras.models.clone_model(network, clone_function=copied)
-    copy.set_weights(network.get_weights())
-    return copy
+    def fill(path: str, layer: Any, arguments: Any, output: Any) -> None:
+        if id(layer) in copies and isinstance(layer, keras.Layer):  # by now the copy has weights
+            copies[id(layer)].set_weights(layer.get_weights())
+
+    return keras.Model(inputs, _run(classifier, inputs, fill, None, instead=copied))
+
+
+def flat_name(path: str) -> str:
+    """The name of a layer in `flat` copies; its own where it is in no nested model."""
+    return path.replace("/", ".")
 
 
 def without_probabilities(classifier: keras.Model) -> tuple[keras.Model, str | None]:

@@ -194,8 +194,7 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One step of training: with the attention terms where one is due, else without any work for them."""
-        _refuse_probability_loss(self.loss)
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        x, y, sample_weight = self._unpacked(data)
         step = tf.cast(self.optimizer.iterations, tf.int64)
         weights = self._weights_at(step, training=True)
         connected: list[int] = []
@@ -224,8 +223,7 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One step of evaluation: the same losses, with the terms' weights as they stand (warm-up included)."""
-        _refuse_probability_loss(self.loss)
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        x, y, sample_weight = self._unpacked(data)
         step = tf.cast(self.optimizer.iterations, tf.int64) if self.optimizer else tf.constant(2**62, tf.int64)
         scores, maps, classes = self._observer.observe(x, training=False, labels=y, relative=self._relative)
         loss = self._compute_loss(x=x, y=y, y_pred=scores, sample_weight=sample_weight, training=False)
@@ -233,6 +231,14 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         weights = self._weights_at(step, training=False)
         taken_at = dict.fromkeys(("last", "inner"), tf.ones((), self._float))
         return self._report(x, y, sample_weight, scores, loss, summary, weights, taken_at)
+
+    def _unpacked(self, data: Any) -> tuple[Any, Any, Any]:
+        """Pictures, labels and weights of a batch, known to be what the losses need."""
+        _refuse_probability_loss(self.loss)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if y is None:
+            raise ValueError("y: expected labels, got none. Attention is taken of the labelled class.")
+        return x, y, sample_weight
 
     def _gradients(
         self, x: Any, y: Any, sample_weight: Any, weights: tf.Tensor | None, share: Any, connected: list[int]
@@ -300,6 +306,7 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         *,
         class_names: tuple[str, ...] | None = None,
         image_size: tuple[int, int] | None = None,
+        center_crop: float | None = None,
         **kwargs: Any,
     ) -> None:
         """Writes the classifier and its explanations as a SavedModel for TF Serving; see `sfocus_tf.serving`.
@@ -309,11 +316,13 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
             format: "tf_saved_model", or another one of `keras.Model.export`, which then writes the scores only.
             class_names: one for each class, in the order of the class numbers; the numbers by default.
             image_size: height and width that encoded pictures are resized to; by default what the classifier takes.
+            center_crop: share of an encoded picture's shorter side that a central square window takes, in (0, 1]; by
+                default the whole picture is taken, stretched. As `sfocus_tf.data.load` has it.
             **kwargs: of `keras.Model.export`, for another format.
 
         Raises:
-            ValueError: not one name for each class, no size for a classifier that takes pictures of any, or another
-                size than it takes.
+            ValueError: not one name for each class, no size for a classifier that takes pictures of any, another size
+                than it takes, or no share.
             FileExistsError: there is a file of that name, or a folder that is not empty.
         """
         if format != "tf_saved_model":
@@ -325,7 +334,7 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         if len(size) != 2 or None in size:
             raise ValueError("image_size: expected height and width, as this classifier takes pictures of any size.")
         names = range(self.num_classes) if class_names is None else class_names
-        serving.save(self._observer, filepath, tuple(str(name) for name in names), size)
+        serving.save(self._observer, filepath, tuple(str(name) for name in names), size, center_crop)
 
     def save_own_variables(self, store: Any) -> None:
         """As every Keras layer's, with the state of the random numbers: a loaded model draws what would have come."""

@@ -11,6 +11,7 @@ What is written needs TensorFlow's own operations only, neither this package nor
   `SharpenFocus.explain` gives it, and `overlap_<layer>` of both regions (0 where a map is without attention).
 """
 
+import functools
 import pathlib
 import tempfile
 from collections.abc import Callable
@@ -21,6 +22,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
 from sfocus_tf import attention
+from sfocus_tf.data.augmentation import central_window
 from sfocus_tf.explanation import Observer
 
 # More pixels than a camera takes; a few kilobytes of PNG can unpack to gigabytes.
@@ -30,7 +32,11 @@ _REGION = 0.55  # as in `sfocus_tf.evaluation.region_iou`
 
 
 def save(
-    observer: Observer, path: str | pathlib.Path, class_names: tuple[str, ...], image_size: tuple[int, int]
+    observer: Observer,
+    path: str | pathlib.Path,
+    class_names: tuple[str, ...],
+    image_size: tuple[int, int],
+    center_crop: float | None = None,
 ) -> pathlib.Path:
     """Writes a SavedModel; see the module for its signatures.
 
@@ -39,12 +45,14 @@ def save(
         path: the folder, such as "served/1"; TF Serving takes the last part of it as the version.
         class_names: one for each class, in the order of the class numbers.
         image_size: height and width that encoded pictures are resized to, in pixels.
+        center_crop: share of the shorter side of an encoded picture that a central square window takes, in (0, 1], as
+            `sfocus_tf.data.load` has it; the whole picture by default.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: not one name for each class, or a size that the classifier does not take.
+        ValueError: not one name for each class, a size that the classifier does not take, or no share.
         FileExistsError: there is a file of that name, or a folder that is not empty.
     """
     folder = pathlib.Path(path).expanduser()
@@ -52,13 +60,16 @@ def save(
     sides = observer.classifier.input_shape[1:3]
     if any(side not in (None, given) for side, given in zip(sides, image_size, strict=True)):
         raise ValueError(f"image_size={image_size}: the classifier takes pictures of {sides[0]}x{sides[1]} pixels.")
+    if center_crop is not None and not 0 < center_crop <= 1:
+        raise ValueError(f"center_crop={center_crop}: expected a share of the shorter side, from 0 to 1.")
     if len(class_names) != classes:
         raise ValueError(f"class_names: expected {classes}, one for each class, got {len(class_names)}.")
     if folder.is_file() or (folder.exists() and any(folder.iterdir())):
         raise FileExistsError(f"path={str(path)!r} is there already. Give a new version, such as its next number.")
     module = tf.Module()
     module.kept = [variable.value for variable in observer.classifier.variables]
-    signatures = _signatures(observer, class_names, image_size)
+    decode = functools.partial(decode_pictures, image_size=image_size, center_crop=center_crop)
+    signatures = _signatures(observer, class_names, decode)
     # Written beside its place and then moved there: a server that watches the folder never sees half of a version.
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=folder.parent) as temporary:
@@ -69,13 +80,14 @@ def save(
     return folder
 
 
-def decode_pictures(image_bytes: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
+def decode_pictures(image_bytes: tf.Tensor, image_size: tuple[int, int], center_crop: float | None = None) -> tf.Tensor:
     """Encoded pictures as a classifier takes them.
 
     Args:
         image_bytes: `[batch]` strings, JPEG (grey and CMYK ones too) or PNG (of 16 bits, grey, with palette or alpha
             too).
         image_size: height and width of the result.
+        center_crop: as for `save`.
 
     Returns:
         `[batch, *image_size, 3]` float32 in [0, 255].
@@ -87,11 +99,14 @@ def decode_pictures(image_bytes: tf.Tensor, image_size: tuple[int, int]) -> tf.T
     shape = tf.TensorSpec([*image_size, 3], tf.float32)
     # Few at a time, as each may unpack to a hundred megabytes.
     return tf.map_fn(
-        lambda data: _decode(data, image_size), image_bytes, parallel_iterations=2, fn_output_signature=shape
+        lambda data: _decode(data, image_size, center_crop),
+        image_bytes,
+        parallel_iterations=2,
+        fn_output_signature=shape,
     )
 
 
-def _decode(data: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
+def _decode(data: tf.Tensor, image_size: tuple[int, int], center_crop: float | None) -> tf.Tensor:
     start = tf.strings.substr(tf.strings.join([tf.strings.substr(data, 0, 24), bytes(24)]), 0, 24)
     is_jpeg = tf.equal(tf.strings.substr(start, 0, 3), b"\xff\xd8\xff")
     # A PNG begins with its header, whose sides stand in bytes 16 to 23.
@@ -113,12 +128,15 @@ def _decode(data: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
             lambda: tf.io.decode_jpeg(data, channels=3),
             lambda: tf.io.decode_png(data, channels=3),
         )
+    if center_crop is not None:
+        y0, x0, y1, x1 = tf.unstack(central_window(tf.shape(image)[:2], center_crop))
+        image = image[y0:y1, x0:x1]
     image = tf.image.resize(tf.ensure_shape(image, [None, None, 3]), image_size, antialias=True)
     return tf.clip_by_value(image, 0.0, 255.0)
 
 
 def _signatures(
-    observer: Observer, class_names: tuple[str, ...], image_size: tuple[int, int]
+    observer: Observer, class_names: tuple[str, ...], decode: Callable[[tf.Tensor], tf.Tensor]
 ) -> dict[str, Callable[..., Any]]:
     channels = observer.classifier.input_shape[-1]
     images_spec = tf.TensorSpec([None, *observer.classifier.input_shape[1:3], channels], tf.float32, "images")
@@ -137,10 +155,10 @@ def _signatures(
         return {key: found[key] for key in ("probabilities", "logits", "class_id", "class_name")}
 
     def answer_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return answer(decode_pictures(image_bytes, image_size))
+        return answer(decode(image_bytes))
 
     def explain_bytes(image_bytes: tf.Tensor, class_ids: tf.Tensor = predicted) -> dict[str, tf.Tensor]:
-        return everything(decode_pictures(image_bytes, image_size), class_ids)
+        return everything(decode(image_bytes), class_ids)
 
     signatures = {
         "serving_default": tf.function(answer, input_signature=[images_spec], autograph=False),

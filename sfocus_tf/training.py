@@ -3,6 +3,7 @@
 import errno
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -57,17 +58,25 @@ def run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[
                     _run(config, folder, strategy, stop)
             return json.loads((folder / "results.json").read_text()) if chief else None
         except (OSError, tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError) as error:
-            of_memory = not isinstance(error, OSError) and "OOM" in str(error)
-            if of_memory or (isinstance(error, OSError) and error.errno not in _NOT_WRITABLE):
+            if not _of_writing(error, folder):
                 raise
             raise WorkdirError(f"workdir={str(folder)!r} can no longer be written: {error}") from error
         except tf.errors.InvalidArgumentError as error:
-            if config.check_pictures or "image file format" not in str(error).lower():
+            if config.check_pictures or "decodeimage" not in str(error).lower():
                 raise
             raise ValueError(
                 "a picture cannot be decoded. Once with --config.check_pictures=true says which, before training; "
                 "with --skip_corrupt too, such pictures are left out."
             ) from error
+
+
+def _of_writing(error: Exception, folder: pathlib.Path) -> bool:
+    """Whether an error tells that files in a folder cannot be written, and not that others cannot be read."""
+    if not isinstance(error, OSError):
+        return str(folder) in str(error)
+    # What is written to an open file fails without a name: on a full disk.
+    inside = error.filename is None or pathlib.Path(str(error.filename)).resolve().is_relative_to(folder.resolve())
+    return error.errno in _NOT_WRITABLE and inside
 
 
 def _run(
@@ -176,10 +185,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     for key in ("epochs", "batch_size"):
         if config[key] < 1:
             raise ValueError(f"{key}={config[key]}: expected a positive number.")
-    if config.attention_images_every < 0:
-        raise ValueError(f"config.attention_images_every={config.attention_images_every}: expected 0 or more.")
-    if config.optimizer.learning_rate <= 0:
-        raise ValueError(f"config.optimizer.learning_rate={config.optimizer.learning_rate}: expected more than 0.")
+    _check_numbers(config)
     drops = list(config.optimizer.drops)
     if drops != sorted(drops) or not all(0 < share < 1 for share in drops):
         raise ValueError(f"config.optimizer.drops={tuple(drops)}: expected shares of the run, from 0 to 1, ascending.")
@@ -187,6 +193,30 @@ def check(config: ml_collections.ConfigDict) -> None:
     terms.arguments(1)
     check_mechanism(terms.mechanism)
     Settings(terms.separation, terms.sigma, terms.omega, terms.theta, terms.minimum_mass)
+
+
+def _check_numbers(config: ml_collections.ConfigDict) -> None:
+    """Raises a `ValueError` for a number out of its range."""
+    positive: tuple[Callable[[Any], bool], str] = (lambda x: x is None or x >= 1, "a positive number")
+    not_negative: tuple[Callable[[Any], bool], str] = (lambda x: x >= 0, "0 or more")
+    rate: tuple[Callable[[Any], bool], str] = (lambda x: 0 <= x < 1, "a number from 0 to below 1")
+    optimizer = config.optimizer
+    for key, value, (valid, expected) in (
+        ("image_size", config.image_size, positive),
+        ("examples", config.examples, positive),
+        ("center_crop", config.center_crop, (lambda x: x is None or 0 < x <= 1, "a share above 0, up to 1")),
+        ("validation_fraction", config.validation_fraction, rate),
+        ("attention_images_every", config.attention_images_every, not_negative),
+        ("dropout", config.dropout, rate),
+        ("optimizer.learning_rate", optimizer.learning_rate, (lambda x: x > 0, "more than 0")),
+        ("optimizer.rate_for_batch", optimizer.rate_for_batch, positive),
+        ("optimizer.warmup_epochs", optimizer.warmup_epochs, (lambda x: 0 <= x <= config.epochs, "0 up to the epochs")),
+        ("optimizer.momentum", optimizer.momentum, rate),
+        ("optimizer.weight_decay", optimizer.weight_decay, not_negative),
+        ("optimizer.clip_norm", optimizer.clip_norm, not_negative),
+    ):
+        if not valid(value):
+            raise ValueError(f"config.{key}={value}: expected {expected}.")
 
 
 def _weights_to_start_from(config: ml_collections.ConfigDict) -> pathlib.Path | None:

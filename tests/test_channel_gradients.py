@@ -156,13 +156,18 @@ def test_in_mixed_precision_the_maps_are_those_of_the_general_path(policy):
         np.testing.assert_allclose(one, two, atol=0.05 * two.max(), err_msg=field)
 
 
-def test_losses_of_layers_are_kept():
-    """The search for readers runs the network, which must not cost a layer its own loss."""
+@pytest.mark.parametrize("times", [1, 2])
+def test_losses_of_layers_are_kept(times):
+    """The search for readers runs the network, which must not cost a layer its losses: two, where it is run twice."""
 
     def logged(wrap):
         keras.utils.set_random_seed(0)
         inputs = keras.Input((8, 8, 3))
-        x = layers.Conv2D(4, 3, padding="same", activity_regularizer="l2")(inputs)
+        x = inputs
+        shared = layers.Conv2D(3, 3, padding="same", activity_regularizer="l2")
+        for _ in range(times):
+            x = shared(x)
+        x = layers.Conv2D(4, 3, padding="same")(x)
         x = layers.Conv2D(4, 3, 2, padding="same")(layers.ReLU()(x))
         x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
         model = wrap(keras.Model(inputs, layers.Dense(3)(x)))

@@ -93,7 +93,7 @@ def test_pictures_without_any_object_are_left_out(batch_size):
     assert found.pairs.tolist() == [[0, 2]] and found.valid.tolist() == [True, False, True]
     nothing = dataclasses.replace(found, pairs=found.pairs[:0], localisation={"pointing_last": np.zeros(0)})
     assert np.isnan(nothing.summary()["pointing_last"])
-    page = report.comparison_page(nothing, nothing, records["image"], ("one", "two"), "three pictures")
+    page = report.comparison_page(nothing, nothing, lambda numbers: records["image"], ("one", "two"), "three pictures")
     assert "not defined" in page
 
 

@@ -317,6 +317,17 @@ def test_a_loss_on_probabilities_is_refused():
             compiled(model, loss=loss).train_on_batch(pictures(6), LABELS)
 
 
+def test_pictures_that_the_classifier_does_not_take_are_refused():
+    model = compiled(sf.SharpenFocus(tiny_classifier(size=8)))
+    for call in (model.train_on_batch, model.test_on_batch):
+        with pytest.raises(ValueError, match=r"expected shape=\(None, 8, 8, 3\)"):
+            call(pictures(6, 16), LABELS)
+    with pytest.raises(ValueError, match=r"expected shape=\(None, 8, 8, 3\)"):
+        model.explain(pictures(6, 16))
+    with pytest.raises(ValueError, match="y: expected labels, got none"):
+        model.fit(pictures(6), verbose=0)
+
+
 @pytest.mark.parametrize(("argument", "value"), [("sigma", 1.5), ("theta", -0.1), ("minimum_mass", 2), ("omega", -1)])
 def test_numbers_out_of_range(argument, value):
     with pytest.raises(ValueError, match=f"{argument}={value}"):
@@ -351,6 +362,24 @@ def test_explain_takes_classes_and_checks_them():
         model.explain(images, class_ids=3)
     with pytest.raises(ValueError, match="rival_ids: expected one class number or 5 of them"):
         model.explain(images, rival_ids=[0, 1])
+    with pytest.raises(ValueError, match="class_ids: expected whole numbers, got float64"):
+        model.explain(images, class_ids=1.7)
+    with pytest.raises(ValueError, match="batch_size=0: expected a positive number"):
+        model.explain(images, batch_size=0)
+    labelled = model.explain(images, labels=2)
+    assert (labelled.target == 2).all() and (labelled.rival == model.explain(images, class_ids=2).rival).all()
+
+
+@pytest.mark.parametrize("attention", ["grad_cam", "layer_cam"])
+def test_a_layer_that_the_scores_do_not_depend_on_is_named(attention):
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, activation="relu", name="cut_off")(inputs)
+    x = keras.ops.stop_gradient(x)
+    x = keras.layers.Conv2D(4, 3, 2, activation="relu")(x)
+    x = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x))
+    model = sf.SharpenFocus(keras.Model(inputs, x), attention=attention)
+    with pytest.raises(ValueError, match="attention layer 'cut_off': the scores do not depend on it"):
+        model.explain(pictures(2))
 
 
 def test_the_last_layer_alone_is_explained_without_a_backward_pass():

@@ -18,9 +18,12 @@ def test_python_blocks_run(tmp_path, monkeypatch):
 
 
 def test_commands_name_configs_and_files_that_exist():
-    for name in re.findall(r"--dataset=(?!tfds:)(\w+)", README):
-        assert (ROOT / "configs" / f"{name}.py").is_file(), name
-    for path in re.findall(r"\]\(((?:configs|docs|benchmarks|sfocus_tf)[^)]*)\)", README):
-        assert (ROOT / path).exists(), path
+    names = re.findall(r"--dataset=(?!tfds:)(\w+)", README)
+    paths = re.findall(r"\]\(((?:configs|docs|benchmarks|sfocus_tf)[^)]*)\)", README)
     extras = re.findall(r"\.\[(\w+)\]", README)
+    assert names and paths and extras
+    for name in names:
+        assert (ROOT / "configs" / f"{name}.py").is_file(), name
+    for path in paths:
+        assert (ROOT / path).exists(), path
     assert all(f'"{extra}": [' in (ROOT / "setup.py").read_text() for extra in extras)

@@ -3,12 +3,13 @@
 import dataclasses
 import re
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import sfocus_tf as sf
-from sfocus_tf import evaluation, report
+from sfocus_tf import evaluation, layers, report
 from sfocus_tf.report import other_methods
 from tests.conftest import crossentropy, first_pictures, pictures, tiny_classifier
 
@@ -122,7 +123,7 @@ def test_page_is_whole_and_escapes_names(two_models):
     a, b, images = two_models
     names = tuple(f"<b>{name}" for name in a.class_names)
     a, b = (dataclasses.replace(each, class_names=names) for each in (a, b))
-    page = report.comparison_page(a, b, images, ("one", "two & more"), "scenes", most=5)
+    page = report.comparison_page(a, b, lambda numbers: images, ("one", "two & more"), "scenes", most=5)
     assert "<b>" not in page and "&lt;b&gt;" in page and "two &amp; more" in page
     assert not re.search(r"(src|href)=\"(?!data:)", page) and "http" not in page
     found = report.compare(a, b)
@@ -148,7 +149,7 @@ def test_page_of_pictures_with_several_classes_filters_as_the_matrix_counts():
     maps = np.ones((3, 2, 2))
     maps[1] = 0
     a, b = several_classes(scores, labels, maps), several_classes(worse, labels, maps)
-    page = report.comparison_page(a, b, np.zeros((3, 4, 4, 3)), ("one", "two"), "three pictures")
+    page = report.comparison_page(a, b, lambda numbers: np.zeros((3, 4, 4, 3)), ("one", "two"), "three pictures")
     # Only in the second picture is an absent class above a present one: above both for the first model.
     keys = set(re.findall(r'data-keys="([^"]*)"', page))
     assert keys == {"0-1 2-1", ""} and "no overlap: no attention" in page
@@ -161,7 +162,7 @@ def test_the_highest_overlap_comes_first(two_models):
     overlap = np.linspace(0, 1, len(images))[np.random.default_rng(0).permutation(len(images))]
     b = dataclasses.replace(b, confusion=b.confusion | {"overlap_last": overlap})
     a = dataclasses.replace(a, confusion=a.confusion | {"overlap_last": np.zeros(len(images))})
-    page = report.comparison_page(a, b, images, ("one", "two"), "scenes", most=4)
+    page = report.comparison_page(a, b, lambda numbers: images, ("one", "two"), "scenes", most=4)
     worst = page[page.index('<section id="worst">') :]
     shown = [float(value) for value in re.findall(r'class="last">, overlap ([\d.]+)', worst)][1::2]
     assert shown == [round(value, 2) for value in sorted(overlap, reverse=True)[:4]]
@@ -175,7 +176,9 @@ def test_pictures_are_taken_in_turn_from_confused_pairs():
     explanation = sf.Explanation(scores, labels, labels, empty, empty, empty, empty)
     confusion = {f"overlap_{layer}": np.ones(28) for layer in ("inner", "last")}
     found = evaluation.Evaluation(NAMES, labels, explanation, labels >= 0, confusion, np.zeros((0, 2), int), {}, {})
-    page = report.comparison_page(found, found, np.zeros((28, 4, 4, 3)), ("one", "two"), "birds", most=6)
+    page = report.comparison_page(
+        found, found, lambda numbers: np.zeros((28, 4, 4, 3)), ("one", "two"), "birds", most=6
+    )
     wrong = page[page.index('<section id="wrong">') : page.index('<section id="worst">')]
     assert re.findall(r'data-keys="([^"]*)"', wrong) == ["0-1", "1-2", "2-0"] * 2
 
@@ -191,6 +194,19 @@ def test_other_methods_explain_the_same_classes(method):
     assert other.target_last.shape == size and np.isfinite(other.rival_inner).all() and other.target_inner.max() > 0
     with pytest.raises(ValueError, match="vis:score_cam"):
         other_methods.explain_by("vis:score-cam", model, images, explanation)
+
+
+def test_other_methods_see_into_nested_models_in_which_two_layers_share_a_name():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(3, 1, name="fine_conv")(inputs)  # a name that the network inside has too
+    classifier = keras.Model(inputs, tiny_classifier()(x))
+    model = sf.SharpenFocus(classifier)
+    images = 255 * pictures(2)
+    flat = layers.flat(classifier)
+    np.testing.assert_allclose(flat(images), classifier(images), rtol=1e-6)
+    assert {"fine_conv", "tiny.fine_conv"} <= {layer.name for layer in flat.layers}
+    other = other_methods.explain_by("vis:grad_cam_plus_plus", model, images, model.explain(images))
+    assert other.target_last.shape == (2, 4, 4) and other.target_inner.max() > 0
 
 
 def test_callback_logs_figures_and_measures(tmp_path):

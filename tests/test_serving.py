@@ -20,7 +20,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 import sfocus_tf as sf
-from sfocus_tf import backbones, evaluation, serving
+from sfocus_tf import backbones, data, evaluation, serving
 from tests.conftest import ROOT, pictures, tiny_classifier
 
 NAMES = ("ant", "bee", "cat")
@@ -265,6 +265,23 @@ def test_unusual_pictures_are_decoded_as_pillow_does(data):
         pixels = np.full((5, 5, 3), 40_000 // 257.0)  # Pillow has no such mode
     expected = tf.image.resize(pixels, (8, 8), antialias=True)
     np.testing.assert_allclose(found, expected, atol=3)
+
+
+def test_a_central_window_is_what_evaluation_takes(tmp_path):
+    """Of encoded pictures, and of files: the same as `data.load` gives for that share."""
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    for split in ("train", "test"):
+        for name in ("ant", "bee"):
+            (tmp_path / split / name).mkdir(parents=True)
+            (tmp_path / split / name / "0.png").write_bytes(encoded(pixels))
+    test = data.load("folder", "test", data_dir=tmp_path, image_size=8, center_crop=0.8)
+    expected = next(iter(test.batches))[0][:1]
+    found = serving.decode_pictures(tf.constant([encoded(pixels)]), (8, 8), 0.8)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    read = data.read_pictures([tmp_path / "test" / "ant" / "0.png"], (8, 8), 0.8)
+    np.testing.assert_allclose(read, expected, atol=1e-4)
+    whole = serving.decode_pictures(tf.constant([encoded(pixels)]), (8, 8))
+    assert abs(whole - expected).numpy().max() > 10
 
 
 def test_a_thousand_hostile_files(served):

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import errno
 import json
 import pathlib
 import resource
@@ -173,11 +174,13 @@ def test_weight_decay_shrinks_kernels_or_is_off(name, weight_decay):
     config = common.get_config()
     config.optimizer.name, config.optimizer.weight_decay, config.optimizer.schedule = name, weight_decay, "constant"
     config.optimizer.learning_rate = 0.5
-    kernel = keras.Variable(np.ones(2, np.float32), name="kernel")
+    variables = [keras.Variable(np.ones(2, np.float32), name=name) for name in ("kernel", "bias", "gamma", "beta")]
     optimizer = training._optimizer(config, 10)
-    optimizer.build([kernel])
-    optimizer.apply_gradients([(np.zeros(2, np.float32), kernel)])
-    np.testing.assert_allclose(kernel.numpy(), 1 - 0.5 * weight_decay, rtol=1e-6)
+    optimizer.build(variables)
+    optimizer.apply_gradients([(np.zeros(2, np.float32), variable) for variable in variables])
+    np.testing.assert_allclose(variables[0].numpy(), 1 - 0.5 * weight_decay, rtol=1e-6)
+    for variable in variables[1:]:
+        np.testing.assert_array_equal(variable.numpy(), 1.0)
 
 
 def test_cross_entropy_has_no_attention_terms(small, tmp_path):
@@ -206,6 +209,11 @@ def test_cross_entropy_has_no_attention_terms(small, tmp_path):
             "separation='rivla' is not known. Did you mean 'rival'",
         ),
         (["--dataset=voc2012", "--config.terms.mechanism=gradcam"], "'gradcam' is not known. Did you mean 'grad_cam'"),
+        (
+            ["--dataset=voc2012", "--config.optimizer.rate_for_batch=-32"],
+            "config.optimizer.rate_for_batch=-32: expected a",
+        ),
+        (["--epochs=2", "--config.optimizer.warmup_epochs=3"], "config.optimizer.warmup_epochs=3.0: expected 0 up to"),
         (["--config.optimizer.learning_rat=1"], "learning_rate"),
         (["--bach_size=3"], "batch_size"),
         (["--config.last_layer=stage9_out"], "last_layer='stage9_out' is not known"),
@@ -222,6 +230,17 @@ def test_a_workdir_that_cannot_be_written(small):
     done = run(small, "/proc/nowhere", check=False)
     assert done.returncode == 1 and "workdir='/proc/nowhere' cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_data_that_may_not_be_read_are_not_taken_for_the_workdir(tmp_path, monkeypatch):
+    from configs import scenes
+
+    def refused(*arguments, **settings):
+        raise PermissionError(errno.EACCES, "Permission denied", "/data/train.txt")
+
+    monkeypatch.setattr(training.data, "load", refused)
+    with pytest.raises(PermissionError, match="Permission denied: '/data/train.txt'"):
+        training.run(scenes.get_config("tiny"), tmp_path / "run")
 
 
 def test_a_full_disk_leaves_the_checkpoint_before_intact(tmp_path):

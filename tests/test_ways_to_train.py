@@ -18,7 +18,7 @@ def test_mixed_precision_trains_and_keeps_maps_in_float32(policy, run_eagerly, o
     model = compiled(sf.SharpenFocus(backbones.create("resnet8", 3, 16), **options), 0.01, run_eagerly=run_eagerly)
     images = pictures(6, 16) * 255
     logs = model.fit(images, LABELS, epochs=3, verbose=0).history
-    assert np.isfinite(logs["loss"]).all()
+    assert logs["loss"][-1] < logs["loss"][0]  # steps with gradients that are not finite would have been left out
     assert model.explain(images).target_inner.dtype == np.float32
 
 

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from sfocus_tf.data.augmentation import central_window, crop
 from sfocus_tf.data.source import Part, Record, Source, decode, indexed_keys
 
 _SLOW = 5000  # pictures from which on a progress bar is shown
@@ -118,12 +119,19 @@ def existing_folder(argument: str, path: str | pathlib.Path | None, expected: st
     return folder
 
 
-def read_pictures(files: Sequence[pathlib.Path], size: tuple[int, int]) -> np.ndarray:
+def read_pictures(files: Sequence[pathlib.Path], size: tuple[int, int], center_crop: float | None = None) -> np.ndarray:
     """Pictures from files, as a network takes them: `[files, *size, 3]` float32 in [0, 255].
 
     Args:
         files: JPEG, PNG, BMP or GIF; see `readable`, which says whether they can be read.
         size: height and width of the result, in pixels.
+        center_crop: share of the shorter side that a central square window takes, in (0, 1]; the whole picture,
+            stretched, for `None`.
     """
-    images = [tf.image.resize(decode(tf.io.read_file(str(file))), size, antialias=True) for file in files]
-    return np.clip(np.stack([image.numpy() for image in images]), 0.0, 255.0)
+    images = []
+    for file in files:
+        record = {"image": decode(tf.io.read_file(str(file)))}
+        if center_crop is not None:
+            record = crop(record, central_window(tf.shape(record["image"])[:2], center_crop))
+        images.append(tf.image.resize(record["image"], size, antialias=True).numpy())
+    return np.clip(np.stack(images), 0.0, 255.0)

@@ -72,7 +72,8 @@ def load(
         validation_fraction: share of the training pictures that make up `validation` and are left out of `train`, in
             [0, 1). The choice depends on nothing else. Sets with validation pictures of their own do not need it:
             scenes, and folders with both `validation` and `test`.
-        examples: at most so many pictures of the split, by a fixed shuffle; all by default.
+        examples: at most so many pictures of the split: by a fixed shuffle, but the first ones of scenes and of TFDS;
+            all by default.
         skip_corrupt: leave pictures that cannot be decoded out (see `Source.skipped`) instead of raising.
         check_pictures: decode every picture file once to find those that cannot be, before anything else is done.
         seed: decides order and augmentation.

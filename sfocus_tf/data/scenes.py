@@ -30,12 +30,12 @@ def class_names() -> tuple[str, ...]:
 
 
 def source(split: str, size: int = 64, examples: int | None = None, data_seed: int = 0) -> Source:
-    """One split of the scenes; pictures that need little memory together are drawn once, others each time.
+    """One split of the scenes; where its pictures need little memory they are drawn here, else each time they are read.
 
     Args:
         split: "train", "validation" or "test".
         size: height and width of the pictures, in pixels, 16 or more.
-        examples: number of pictures; `EXAMPLES` by default.
+        examples: number of pictures, at most; `EXAMPLES` by default.
         data_seed: decides every picture.
 
     Returns:
@@ -46,7 +46,7 @@ def source(split: str, size: int = 64, examples: int | None = None, data_seed: i
     """
     if size < 16:
         raise ValueError(f"image_size={size}: scenes need 16 pixels or more.")
-    count = EXAMPLES[split] if examples is None else examples
+    count = min(EXAMPLES[split], examples or EXAMPLES[split])
 
     def read(number: tf.Tensor) -> Record:
         return picture(number, split, size, data_seed)

@@ -54,7 +54,7 @@ def _maps(method: str, model: SharpenFocus, images: np.ndarray, explanation: Exp
             maps |= {f"{role}_{layer}": saliency for layer in ("inner", "last")}
             continue
         for layer, path in (("inner", model.inner_layer), ("last", model.last_layer)):
-            maps[f"{role}_{layer}"] = _class_map(method, network, path.split("/")[-1], score, images)
+            maps[f"{role}_{layer}"] = _class_map(method, network, layers.flat_name(path), score, images)
     return maps
 
 

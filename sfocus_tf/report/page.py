@@ -4,6 +4,7 @@ import base64
 import collections
 import io
 import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -21,6 +22,7 @@ _LAYERS = ("last", "inner")
 _MEASURES = {
     "mAP": ("mean average precision", True),
     "accuracy": ("accuracy", True),
+    "top-5 accuracy": ("top-5 accuracy", True),
     "overlap": ("overlap of target's and rival's regions", False),
     "rank_correlation": ("rank correlation of the two maps", False),
     "same_peak": ("both maps peak at one place", False),
@@ -38,14 +40,20 @@ _MEASURES = {
 
 
 def comparison_page(
-    a: Evaluation, b: Evaluation, images: np.ndarray, names: tuple[str, str], dataset: str, most: int = 60
+    a: Evaluation,
+    b: Evaluation,
+    images: Callable[[Sequence[int]], Mapping[int, np.ndarray]],
+    names: tuple[str, str],
+    dataset: str,
+    most: int = 60,
 ) -> str:
     """The page that compares two models.
 
     Args:
         a: evaluation of the first model.
         b: of the second, on the same split.
-        images: `[pictures, height, width, 3]` in [0, 255], of that split, in order.
+        images: gives pictures of that split by their numbers, each `[height, width, 3]` in [0, 255]; asked once, for
+            those that are shown.
         names: of the models.
         dataset: what the pictures are.
         most: pictures a section, at most.
@@ -65,6 +73,11 @@ def comparison_page(
         ("wrong", "Wrong by both", found.wrong, in_turn),
         ("worst", f"Highest overlap by {names[1]}", _worst(b), "the highest first"),
     ]
+    shown = {
+        key: [int(number) for number in (_in_turn(numbers, a, b) if order == in_turn else numbers)[:most]]
+        for key, _, numbers, order in sections
+    }
+    pictures = images(sorted({number for numbers in shown.values() for number in numbers}))
     rendered: list[dict[str, Any]] = [
         {
             "key": key,
@@ -72,8 +85,8 @@ def comparison_page(
             "total": len(numbers),
             "order": order,
             "cards": [
-                _card(number, images[number], a, b, names, (bool(right[number]), bool(right_too[number])))
-                for number in (_in_turn(numbers, a, b) if order == in_turn else numbers)[:most]
+                _card(number, pictures[number], a, b, names, (bool(right[number]), bool(right_too[number])))
+                for number in shown[key]
             ],
         }
         for key, title, numbers, order in sections
