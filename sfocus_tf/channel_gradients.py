@@ -27,7 +27,7 @@ def readers(classifier: keras.Model, paths: tuple[str, ...]) -> dict[str, frozen
     To be called before the classifier is trained: it is run once on symbolic pictures.
 
     Args:
-        classifier: a model that `sfocus_tf.layers.check_classifier` accepts.
+        classifier: a model that `sfocus_tf.classifiers.check` accepts.
         paths: of the layers that give the feature maps.
 
     Returns:

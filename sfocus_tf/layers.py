@@ -126,34 +126,6 @@ def is_transparent(layer: Any) -> bool:
     return isinstance(layer, keras.Model) and type(layer).call.__qualname__ == "Functional.call"
 
 
-def check_classifier(classifier: Any) -> int:
-    """Checks that a model can be wrapped, and returns its number of classes.
-
-    Raises:
-        TypeError: not a functional or sequential Keras model with one input.
-        ValueError: not built, no `[batch, classes]` output, or the output is a softmax's or sigmoid's.
-    """
-    if not isinstance(classifier, keras.Model):
-        raise TypeError(f"classifier: expected a keras.Model, got {type(classifier).__name__}.")
-    if isinstance(classifier, keras.Sequential) and not classifier.built:
-        raise ValueError("classifier: this Sequential has no input shape yet. Begin it with keras.Input((h, w, 3)).")
-    if not is_transparent(classifier) or len(classifier.inputs) != 1:
-        raise TypeError(
-            f"classifier: expected a functional or Sequential model with one input, got {type(classifier).__name__}. "
-            "Attention needs the layers inside; of a subclassed model they cannot be seen."
-        )
-    if keras.config.image_data_format() != "channels_last" or len(classifier.inputs[0].shape) != 4:
-        raise ValueError(
-            f"classifier: expected pictures [batch, height, width, channels], got {classifier.inputs[0].shape}."
-        )
-    outputs = keras.tree.flatten(classifier.outputs)
-    if len(outputs) != 1 or len(outputs[0].shape) != 2 or (outputs[0].shape[-1] or 0) < 2:
-        shapes = [tuple(output.shape) for output in outputs]
-        raise ValueError(f"classifier: expected one output [batch, classes] with two classes or more, got {shapes}.")
-    _refuse_probabilities(classifier)
-    return int(outputs[0].shape[-1])
-
-
 def find(classifier: keras.Model, inner: str | None = None, last: str | None = None) -> AttentionLayers:
     """The two attention layers of a classifier.
 
@@ -162,7 +134,7 @@ def find(classifier: keras.Model, inner: str | None = None, last: str | None = N
     a whole stage's output before one branch of it.
 
     Args:
-        classifier: a model that `check_classifier` accepts.
+        classifier: a model that `sfocus_tf.classifiers.check` accepts.
         inner: name or path of the inner layer, or `None` to have it found.
         last: name or path of the last layer, or `None` to have it found.
 
@@ -234,7 +206,7 @@ def steps(classifier: keras.Model) -> tuple[list[Step], keras.KerasTensor, keras
     """Every step of a classifier on symbolic pictures, in order; of nested models, those inside.
 
     Args:
-        classifier: a model that `check_classifier` accepts.
+        classifier: a model that `sfocus_tf.classifiers.check` accepts.
 
     Returns:
         The steps, the symbolic pictures, and the classifier's output for them.
@@ -307,53 +279,3 @@ def flat(classifier: keras.Model) -> keras.Model:
 def flat_name(path: str) -> str:
     """The name of a layer in `flat` copies; its own where it is in no nested model."""
     return path.replace("/", ".")
-
-
-def without_probabilities(classifier: keras.Model) -> tuple[keras.Model, str | None]:
-    """A classifier that gives the scores before its last softmax or sigmoid; the same, where it has neither.
-
-    Returns:
-        The classifier, with the same layers but the last, and the name of what was taken off or `None`. A layer
-        whose activation was taken off has a copy of its weights.
-    """
-    if not is_transparent(classifier):
-        return classifier, None
-    history = classifier.outputs[0]._keras_history
-    layer = history.operation
-    arguments = layer._inbound_nodes[history.node_index].input_tensors
-    if is_transparent(layer):
-        inner, name = without_probabilities(layer)
-        return (keras.Model(classifier.inputs, inner(arguments[0])), name) if name else (classifier, None)
-    name = _probabilities(layer)
-    if name is None:
-        return classifier, None
-    if not getattr(layer, "weights", None):  # nothing but the activation
-        return keras.Model(classifier.inputs, arguments[0]), name
-    linear = type(layer).from_config(layer.get_config() | {"activation": "linear"})
-    scores = linear(arguments[0])
-    linear.set_weights(layer.get_weights())
-    return keras.Model(classifier.inputs, scores), name
-
-
-def _probabilities(layer: Any) -> str | None:
-    """The name of the activation that turns scores into probabilities, if this is or has one."""
-    name = getattr(getattr(layer, "activation", None), "__name__", type(layer).__name__).lower()
-    return name if name in ("softmax", "sigmoid", "logsoftmax", "log_softmax") else None
-
-
-def _refuse_probabilities(classifier: keras.Model) -> None:
-    layer: Any = classifier
-    names = []
-    history = classifier.outputs[0]._keras_history
-    while is_transparent(layer):
-        layer = history.operation
-        names.append(layer.name)
-        if is_transparent(layer):
-            history = layer.outputs[history.tensor_index]._keras_history
-    activation = _probabilities(layer)
-    if activation:
-        raise ValueError(
-            f"classifier {classifier.name!r} ends in a {activation} (layer {'/'.join(names)!r}); attention is taken of "
-            "the scores before it. Build it with classifier_activation=None (keras.applications) or without that "
-            "activation, and use a loss with from_logits=True."
-        )

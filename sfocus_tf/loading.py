@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from sfocus_tf import backbones, layers
+from sfocus_tf import backbones, classifiers
 from sfocus_tf.model import SharpenFocus
 
 
@@ -40,7 +40,7 @@ def load(path: str | pathlib.Path, preprocessing: str = "none", multi_label: boo
             )
         return model if preprocessing == "none" else _preprocessed(model, preprocessing)
     try:
-        classifier, activation = layers.without_probabilities(model)
+        classifier, activation = classifiers.without_probabilities(model)
         if multi_label is None:
             multi_label = activation == "sigmoid"
         wrapped = SharpenFocus(classifier, multi_label=multi_label)

@@ -1,14 +1,13 @@
 """A Keras model that trains a classifier with attention separation and consistency (ICASC)."""
 
 import dataclasses
-import inspect
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
 from sfocus_tf import attention as attention_lib
-from sfocus_tf import channel_gradients, distribution, layers, serving
+from sfocus_tf import channel_gradients, classifiers, distribution, layers, serving
 from sfocus_tf.explanation import ExplainingModel, Observer
 from sfocus_tf.losses import Term
 from sfocus_tf.naming import unknown
@@ -118,7 +117,7 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
                 known; a number out of its range.
         """
         super().__init__(name=name or f"sharpen_focus_{getattr(classifier, 'name', '')}", **kwargs)
-        self.num_classes = layers.check_classifier(classifier)
+        self.num_classes = classifiers.check(classifier)
         self.classifier = classifier
         self.inner_layer, self.last_layer = layers.find(classifier, inner_layer, last_layer)
         self.attention = attention_lib.check_mechanism(attention)
@@ -234,7 +233,7 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
 
     def _unpacked(self, data: Any) -> tuple[Any, Any, Any]:
         """Pictures, labels and weights of a batch, known to be what the losses need."""
-        _refuse_probability_loss(self.loss)
+        classifiers.refuse_probability_loss(self.loss)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if y is None:
             raise ValueError("y: expected labels, got none. Attention is taken of the labelled class.")
@@ -387,20 +386,3 @@ def _term(key: str, given: float | Term) -> Term:
     if not given >= 0:
         raise ValueError(f"{key}={given!r}: expected a weight of 0 or more.")
     return Term(given)
-
-
-def _refuse_probability_loss(losses: Any) -> None:
-    """Raises a `ValueError` for a cross-entropy that takes probabilities, while classifiers here give scores."""
-    for loss in tf.nest.flatten(losses):
-        named = keras.losses.get(loss) if isinstance(loss, str) else loss
-        if isinstance(named, keras.losses.Loss):
-            from_logits = named.get_config().get("from_logits")
-        else:  # a function, with the option where it is a cross-entropy
-            option = inspect.signature(named).parameters.get("from_logits") if callable(named) else None
-            from_logits = option and option.default
-        if from_logits is False:
-            raise ValueError(
-                f"loss={loss!r} takes probabilities, but the classifier gives scores before softmax or sigmoid. Pass "
-                "the loss object with from_logits=True, such as "
-                "keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
-            )

@@ -1,6 +1,7 @@
 """What the tests share: quiet logs, small classifiers, and the real pictures where they are at hand."""
 
 import dataclasses
+import io
 import os
 import pathlib
 import tarfile
@@ -10,6 +11,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import keras
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
 from tensorflow.python.framework.config import disable_op_determinism
@@ -81,3 +83,13 @@ def pictures(count: int, size: int = 8, seed: int = 0) -> np.ndarray:
 def crossentropy() -> keras.losses.Loss:
     """The usual single-label loss on scores."""
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (12, 10, 3))  # of a picture to encode
+
+
+def encoded(image: np.ndarray, kind: str = "PNG", mode: str = "RGB") -> bytes:
+    """A picture as a file's bytes."""
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(image.astype(np.uint8)).convert(mode).save(buffer, kind)
+    return buffer.getvalue()

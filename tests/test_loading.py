@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import sfocus_tf as sf
-from sfocus_tf import backbones, layers, loading
+from sfocus_tf import backbones, classifiers, layers, loading
 from tests.conftest import pictures, tiny_classifier
 
 
@@ -25,7 +25,7 @@ def with_activation(kind: str, activation: str) -> keras.Model:
 @pytest.mark.parametrize("kind", ["dense", "layer", "nested"])
 def test_probabilities_are_taken_off_and_come_back(kind, activation):
     classifier = with_activation(kind, activation)
-    stripped, name = layers.without_probabilities(classifier)
+    stripped, name = classifiers.without_probabilities(classifier)
     assert name == activation
     images = pictures(4)
     scores = stripped.predict(images, verbose=0)
@@ -38,14 +38,14 @@ def test_probabilities_are_taken_off_and_come_back(kind, activation):
 def test_an_operation_that_is_no_layer_is_taken_off_too():
     classifier = tiny_classifier()
     ended = keras.Model(classifier.inputs[0], keras.ops.softmax(classifier.outputs[0]))
-    stripped, name = layers.without_probabilities(ended)
+    stripped, name = classifiers.without_probabilities(ended)
     assert name == "softmax"
     np.testing.assert_allclose(stripped(pictures(2)), classifier(pictures(2)), rtol=1e-6)
 
 
 def test_scores_stay_as_they_are():
     classifier = tiny_classifier()
-    assert layers.without_probabilities(classifier) == (classifier, None)
+    assert classifiers.without_probabilities(classifier) == (classifier, None)
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
@@ -57,7 +57,7 @@ def test_flat_is_the_same_network_in_float32(policy):
     flat = layers.flat(nested)
     assert not any(isinstance(layer, keras.Model) for layer in flat.layers)
     assert all(layer.compute_dtype == "float32" for layer in flat.layers[1:])
-    assert {"fine", "coarse"} <= {layer.name for layer in flat.layers}
+    assert {"tiny.fine", "tiny.coarse"} <= {layer.name for layer in flat.layers}
     tolerance = 1e-5 if policy == "float32" else 0.05
     images = pictures(4)
     np.testing.assert_allclose(flat(images), keras.ops.cast(nested(images), "float32"), atol=tolerance, rtol=tolerance)

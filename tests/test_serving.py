@@ -1,18 +1,15 @@
 """The SavedModel gives what the Keras model gives, without this package, and bears whatever is sent to it."""
 
 import base64
-import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import zlib
 
 import keras
 import numpy as np
-import PIL.Image
 import pytest
 import tensorflow as tf
 from google.protobuf import json_format
@@ -20,8 +17,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 import sfocus_tf as sf
-from sfocus_tf import backbones, data, evaluation, serving
-from tests.conftest import ROOT, pictures, tiny_classifier
+from sfocus_tf import backbones, evaluation
+from tests.conftest import PIXELS, ROOT, encoded, pictures, tiny_classifier
 
 NAMES = ("ant", "bee", "cat")
 PAGE = (ROOT / "docs" / "serving.md").read_text()
@@ -31,12 +28,6 @@ def nested(size: int) -> keras.Model:
     inputs = keras.Input((size, size, 3))
     base = keras.applications.ResNet50(include_top=False, weights=None, input_shape=(size, size, 3), pooling="avg")
     return keras.Model(inputs, keras.layers.Dense(3, dtype="float32")(base(inputs)))
-
-
-def encoded(image: np.ndarray, kind: str = "PNG", mode: str = "RGB") -> bytes:
-    buffer = io.BytesIO()
-    PIL.Image.fromarray(image.astype(np.uint8)).convert(mode).save(buffer, kind)
-    return buffer.getvalue()
 
 
 def signature_def(folder, name: str):
@@ -203,117 +194,6 @@ def test_the_file_is_hardly_larger_than_a_plain_export(tmp_path):
         for name in ("ours", "plain")
     ]
     assert sizes[0] <= 1.05 * sizes[1]
-
-
-PIXELS = np.random.default_rng(0).integers(0, 256, (12, 10, 3))
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    """A part of a PNG file."""
-    return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
-
-
-def sixteen_bits() -> bytes:
-    return tf.io.encode_png(np.full((5, 5, 3), 40_000, np.uint16)).numpy()
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (encoded(PIXELS)[:8] + chunk(b"abCd", bytes([0, 0, 0, 1] * 2)) + encoded(PIXELS)[8:], "not a JPEG or PNG"),
-        (b"", "not a JPEG or PNG"),
-        (b"a text, no picture", "not a JPEG or PNG"),
-        (encoded(PIXELS, "GIF"), "not a JPEG or PNG"),
-        (encoded(PIXELS, "BMP"), "not a JPEG or PNG"),
-        (encoded(PIXELS)[:60], "PNG"),
-        (encoded(PIXELS, "JPEG")[:200], "JPEG"),
-        (b"\xff\xd8\xff", "JPEG"),
-        (encoded(PIXELS)[:16] + bytes(8) + encoded(PIXELS)[24:], "too many pixels"),
-        (encoded(PIXELS)[:16] + b"\x7f\xff\xff\xff" * 2 + encoded(PIXELS)[24:], "too many pixels"),
-    ],
-    ids=["hidden bomb", "empty", "text", "gif", "bmp", "cut png", "cut jpeg", "begun jpeg", "no sides", "bomb"],
-)
-def test_bad_pictures_fail_the_request_and_the_next_is_right(served, data, message):
-    _, _, loaded = served
-    good = encoded(PIXELS)
-    serve = loaded.signatures["serving_bytes"]
-    expected = serve(image_bytes=tf.constant([good]))["logits"].numpy()
-    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        serve(image_bytes=tf.constant([good, data]))
-    np.testing.assert_array_equal(serve(image_bytes=tf.constant([good]))["logits"], expected)
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        encoded(PIXELS[:1, :1]),
-        encoded(PIXELS, "JPEG", "CMYK"),
-        encoded(PIXELS, "JPEG", "L"),
-        encoded(PIXELS, "PNG", "LA"),
-        encoded(PIXELS, "PNG", "P"),
-        encoded(PIXELS, "PNG", "1"),
-        sixteen_bits(),
-        encoded(np.tile(PIXELS[:2], (1, 2000, 1)), "JPEG"),
-    ],
-    ids=["1x1", "cmyk", "grey", "grey and alpha", "palette", "one bit", "16 bits", "20,000 wide"],
-)
-def test_unusual_pictures_are_decoded_as_pillow_does(data):
-    found = serving.decode_pictures(tf.constant([data]), (8, 8)).numpy()[0]
-    with PIL.Image.open(io.BytesIO(data)) as image:
-        pixels = np.asarray(image.convert("RGB"), np.float32)
-    if data == sixteen_bits():
-        pixels = np.full((5, 5, 3), 40_000 // 257.0)  # Pillow has no such mode
-    expected = tf.image.resize(pixels, (8, 8), antialias=True)
-    np.testing.assert_allclose(found, expected, atol=3)
-
-
-def test_a_central_window_is_what_evaluation_takes(tmp_path):
-    """Of encoded pictures, and of files: the same as `data.load` gives for that share."""
-    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-    for split in ("train", "test"):
-        for name in ("ant", "bee"):
-            (tmp_path / split / name).mkdir(parents=True)
-            (tmp_path / split / name / "0.png").write_bytes(encoded(pixels))
-    test = data.load("folder", "test", data_dir=tmp_path, image_size=8, center_crop=0.8)
-    expected = next(iter(test.batches))[0][:1]
-    found = serving.decode_pictures(tf.constant([encoded(pixels)]), (8, 8), 0.8)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
-    read = data.read_pictures([tmp_path / "test" / "ant" / "0.png"], (8, 8), 0.8)
-    np.testing.assert_allclose(read, expected, atol=1e-4)
-    whole = serving.decode_pictures(tf.constant([encoded(pixels)]), (8, 8))
-    assert abs(whole - expected).numpy().max() > 10
-
-
-def test_a_thousand_hostile_files(served):
-    """Mutated files: an error or finite numbers, never a crash, never another answer for the good picture beside."""
-    _, _, loaded = served
-    rng = np.random.default_rng(0)
-    serve = loaded.signatures["serving_bytes"]
-    seeds = [encoded(PIXELS), encoded(PIXELS, "JPEG"), encoded(PIXELS, "PNG", "P"), encoded(PIXELS, "JPEG", "CMYK")]
-    good = encoded(PIXELS)
-    expected = serve(image_bytes=tf.constant([good]))["logits"].numpy()
-    refused = 0
-    for number in range(1000):
-        data = bytearray(seeds[number % len(seeds)])
-        for _ in range(rng.integers(1, 6)):
-            place, kind = int(rng.integers(len(data) or 1)), rng.integers(4)
-            if kind == 0:
-                data[place : place + 1] = rng.bytes(1)
-            elif kind == 1:
-                del data[place : place + int(rng.integers(1, 30))]
-            elif kind == 2:
-                data[place:place] = rng.bytes(int(rng.integers(1, 30)))
-            else:
-                del data[max(place, 1) :]
-        try:
-            answer = serve(image_bytes=tf.constant([bytes(data), good]))["logits"].numpy()
-        except tf.errors.InvalidArgumentError:
-            refused += 1
-            continue
-        assert np.isfinite(answer).all()
-        np.testing.assert_allclose(answer[1:], expected, rtol=1e-5, atol=1e-5)
-    np.testing.assert_array_equal(serve(image_bytes=tf.constant([good]))["logits"], expected)
-    assert 300 < refused < 1000
 
 
 def blocks(language: str) -> list[str]:
