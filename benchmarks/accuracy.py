@@ -238,17 +238,20 @@ def markdown(found):
     for name, row in found.items():
         if row is None:
             continue
-        means = [f"{row[arm]} ± {row[f'deviation_{arm}']}" for arm in ("cross_entropy", "icasc")]
+        spreads = ["" if row[f"deviation_{arm}"] is None else f" ± {row[f'deviation_{arm}']}" for arm in ARMS[:2]]
+        means = [f"{row[arm]}{spread}" for arm, spread in zip(ARMS[:2], spreads, strict=True)]
         cells = [name, row["metric"], str(row["seeds"]), *means, *table.words(row)]
         cells += ["not run" if row["control"] is None else str(row["control"])]
-        cells += [f"{row[f'{key}_cross_entropy']} to {row[f'{key}_icasc']}" for key in ("overlap", "pointing")]
+        pairs = [[row[f"{key}_{arm}"] for arm in ARMS[:2]] for key in ("overlap", "pointing")]
+        cells += ["no boxes or masks" if None in pair else f"{pair[0]} to {pair[1]}" for pair in pairs]
         lines.append(f"| {' | '.join(cells)} |")
         others = {f"{arm} against cross_entropy": other for arm, other in row["others"].items()}
         if "every_4_over_icasc" in row:
             others["every_4 against icasc"] = row["every_4_over_icasc"]
         others |= {f"{key} of icasc against cross_entropy": row[key] for key in FAITHFULNESS if row[key]}
         for what, other in others.items():
-            ablations.append(f"{name}, {what}: {' ('.join(table.words(other))}; {other['seeds']} seeds)")
+            seeds = f"; {other['seeds']} seeds" if other["seeds"] > 1 else ""
+            ablations.append(f"{name}, {what}: {' ('.join(table.words(other))}{seeds})")
     return "\n".join([*lines, *ablations])
 
 
