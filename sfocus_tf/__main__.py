@@ -93,13 +93,18 @@ def _command(added: Any, name: str, text: str, examples: str) -> argparse.Argume
         metavar="NAME",
         default="none",
         help="what a plain classifier expects: none (pixels from 0 to 255),\nunit (0 to 1), tf (-1 to 1), torch or "
-        "caffe, as keras.applications names them" + ("; A,B where two models differ" if name == "compare" else ""),
+        "caffe, as keras.applications names them" + ("; A,B where two differ" if name == "compare" else ""),
     )
     if name in ("explain", "export"):
         command.add_argument(
             "--class_names",
             metavar="FILE",
             help="names of the classes, a line each; as the workdir has them",
+        )
+        command.add_argument(
+            "--multi_label",
+            action="store_true",
+            help="pictures may have several classes, where a plain classifier\ndoes not end in a sigmoid that says so",
         )
     return command
 

@@ -196,7 +196,8 @@ def labelled_classes(scores: tf.Tensor, labels: tf.Tensor, multi_label: bool = F
 
     Raises:
         ValueError: labels of another shape.
-        tf.errors.InvalidArgumentError: a class number outside [0, classes) (not checked under XLA).
+        tf.errors.InvalidArgumentError: a class number outside [0, classes), or without `multi_label` a row with several
+            classes above 0.5 (not checked under XLA).
     """
     if multi_label:
         labels = tf.convert_to_tensor(labels)
@@ -242,7 +243,13 @@ def class_numbers(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
     """Labels in any single-label form as `[batch]` int32; see `labelled_classes` for the forms and errors."""
     labels = tf.convert_to_tensor(labels)
     if labels.shape.rank == 2 and labels.shape[-1] == num_classes:
-        return tf.argmax(labels, axis=-1, output_type=tf.int32)
+        several = tf.debugging.assert_less(
+            tf.reduce_sum(tf.cast(tf.cast(labels, tf.float32) > 0.5, tf.int32), axis=-1),
+            2,
+            "labels: a picture has several classes; SharpenFocus(..., multi_label=True) is for such labels",
+        )
+        with tf.control_dependencies([several] if several is not None else []):
+            return tf.argmax(labels, axis=-1, output_type=tf.int32)
     if labels.shape.rank not in (1, 2) or (labels.shape.rank == 2 and labels.shape[-1] != 1):
         raise ValueError(
             f"labels: expected class numbers [batch] or [batch, 1], or rows [batch, {num_classes}], got {labels.shape}."

@@ -96,8 +96,10 @@ def refuse_probability_loss(losses: Any) -> None:
             option = inspect.signature(named).parameters.get("from_logits") if callable(named) else None
             from_logits = option and option.default
         if from_logits is False:
+            name = getattr(named, "__name__", type(named).__name__)
+            if "_" in name:  # of a function; the class is called the same in capitals
+                name = "".join(part.capitalize() for part in name.split("_"))
             raise ValueError(
                 f"loss={loss!r} takes probabilities, but the classifier gives scores before softmax or sigmoid. Pass "
-                "the loss object with from_logits=True, such as "
-                "keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
+                f"keras.losses.{name}(from_logits=True)."
             )

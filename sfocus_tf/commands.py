@@ -33,7 +33,7 @@ def explain(arguments: argparse.Namespace) -> None:
         raise unknown("--method", method, [*MECHANISMS, *OTHER_METHODS])
     folder = pathlib.Path(arguments.output).expanduser()
     files = _files(arguments.pictures, leave_out=folder.resolve())
-    model = loading.load(arguments.model, arguments.preprocessing)
+    model = loading.load(arguments.model, arguments.preprocessing, arguments.multi_label or None)
     if method in MECHANISMS:
         model = SharpenFocus(
             model.classifier, model.inner_layer, model.last_layer, attention=method, multi_label=model.multi_label
@@ -95,11 +95,8 @@ def compare(arguments: argparse.Namespace) -> None:
     output = _output(arguments.output)
     settings = _data_settings(arguments, *paths)
     splits: dict[tuple[int, ...] | None, Data] = {}
-    modes = arguments.preprocessing.split(",")
-    if len(modes) > 2:
-        raise ValueError(f"--preprocessing={arguments.preprocessing!r}: expected one for both models, or A,B.")
     both = []
-    for path, mode in zip(paths, (modes[0], modes[-1]), strict=True):
+    for path, mode in zip(paths, _modes(arguments.preprocessing, paths), strict=True):
         both.append(
             _model_and_split(argparse.Namespace(**vars(arguments) | {"preprocessing": mode}), path, settings, splits)
         )
@@ -112,6 +109,17 @@ def compare(arguments: argparse.Namespace) -> None:
         measure, value = each.headline()
         print(f"{name}: {measure} {100 * value:.2f} %")
     print(f"the page: {output}")
+
+
+def _modes(preprocessing: str, paths: tuple[str, str]) -> tuple[str, str]:
+    """The preprocessing of each of two models: a single name is for those that are not of `train.py`."""
+    modes = preprocessing.split(",")
+    if len(modes) > 2:
+        raise ValueError(f"--preprocessing={preprocessing!r}: expected one for both models, or A,B.")
+    plain = [not _config(path) for path in paths]
+    if len(modes) == 1 and any(plain):
+        return (modes[0] if plain[0] else "none", modes[0] if plain[1] else "none")
+    return modes[0], modes[-1]
 
 
 def _pictures(split: Data, numbers: Sequence[int]) -> dict[int, np.ndarray]:
@@ -129,8 +137,10 @@ def export(arguments: argparse.Namespace) -> None:
     """Writes a SavedModel."""
     if not pathlib.Path(arguments.output).name.isdecimal():
         raise ValueError(f"--output={arguments.output!r}: expected a folder and a version, such as served/1.")
-    model = loading.load(arguments.model, arguments.preprocessing)
+    model = loading.load(arguments.model, arguments.preprocessing, arguments.multi_label or None)
     size = _size(arguments, arguments.model, model)
+    if size is None:
+        raise ValueError(f"--image_size is not set, and {arguments.model} takes pictures of any size.")
     names, center_crop = _class_names(arguments, model.num_classes), _config(arguments.model).get("center_crop")
     model.export(arguments.output, class_names=names, image_size=size, center_crop=center_crop)
     print(f"the SavedModel: {arguments.output}")

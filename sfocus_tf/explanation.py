@@ -207,7 +207,8 @@ class ExplainingModel(keras.Model):
         """What the classifier looks at for a class and for its rival, at both layers.
 
         Args:
-            images: `[pictures, height, width, channels]`, or one picture without the first axis; as for `predict`.
+            images: `[pictures, height, width, channels]`, or one picture without the first axis; for a classifier of
+                one channel also `[pictures, height, width]`.
             class_ids: the class to explain, one for all or `[pictures]`; `None` or -1 for the predicted one.
             rival_ids: the class to compare it with, in the same form; `None`, -1 or the explained class itself for the
                 best of the others.
@@ -226,7 +227,9 @@ class ExplainingModel(keras.Model):
                 numbers together, a batch size below 1, or an attention layer that the scores do not depend on.
         """
         images = np.asarray(images)
-        images = images[np.newaxis] if images.ndim == 3 else images
+        if images.ndim == 3:
+            grey = self._observer.classifier.input_shape[-1] == 1 != images.shape[-1]
+            images = images[..., np.newaxis] if grey else images[np.newaxis]
         if images.ndim != 4 or not len(images):
             raise ValueError(f"images: expected [pictures, height, width, channels], got shape {images.shape}.")
         if batch_size < 1:

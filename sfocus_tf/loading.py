@@ -26,14 +26,18 @@ def load(path: str | pathlib.Path, preprocessing: str = "none", multi_label: boo
     Raises:
         FileNotFoundError: no such file, or a folder without `last.keras`.
         ValueError: a file that is no Keras model, or a network that cannot be wrapped: a subclassed one, one with
-            several inputs or without two scores, or one that takes no colour pictures.
+            several inputs or without two scores, or one that takes no colour pictures; preprocessing for a run of
+            `train.py`.
     """
     file = model_file(path)
     try:
         model = keras.models.load_model(file, compile=False)
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise ValueError(f"MODEL={str(path)!r} cannot be loaded as a Keras model: {error}") from error
+    if preprocessing != "none" and (file.parent / "config.json").is_file():
+        raise ValueError(f"--preprocessing={preprocessing}: {path} is of train.py, whose networks have theirs inside.")
     if isinstance(model, SharpenFocus):
+        _refuse_other_than_colour(path, model.classifier)
         if multi_label not in (None, model.multi_label):
             raise ValueError(
                 f"MODEL={str(path)!r} was trained with multi_label={model.multi_label}, not {multi_label}."
@@ -46,9 +50,14 @@ def load(path: str | pathlib.Path, preprocessing: str = "none", multi_label: boo
         wrapped = SharpenFocus(classifier, multi_label=multi_label)
     except (TypeError, ValueError) as error:
         raise ValueError(f"MODEL={str(path)!r}: {error}") from error
-    if classifier.input_shape[-1] != 3:
-        raise ValueError(f"MODEL={str(path)!r} takes {classifier.input_shape[-1]} channel(s): expected 3, in colour.")
+    _refuse_other_than_colour(path, classifier)
     return wrapped if preprocessing == "none" else _preprocessed(wrapped, preprocessing)
+
+
+def _refuse_other_than_colour(path: str | pathlib.Path, classifier: keras.Model) -> None:
+    channels = classifier.input_shape[-1]
+    if channels != 3:
+        raise ValueError(f"MODEL={str(path)!r} takes {channels} channel(s): expected 3, in colour.")
 
 
 def _preprocessed(model: SharpenFocus, preprocessing: str) -> SharpenFocus:

@@ -310,6 +310,9 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
     ) -> None:
         """Writes the classifier and its explanations as a SavedModel for TF Serving; see `sfocus_tf.serving`.
 
+        Encoded pictures reach the classifier as pixels from 0 to 255. One that was trained on others needs a
+        `keras.layers.Rescaling` inside, or is exported by `python -m sfocus_tf export --preprocessing=...`.
+
         Args:
             filepath: the folder, such as "served/1".
             format: "tf_saved_model", or another one of `keras.Model.export`, which then writes the scores only.

@@ -19,5 +19,5 @@ def unknown(argument: str, value: object, valid: Iterable[str]) -> ValueError:
     folded = {name.lower(): name for name in names}
     near = difflib.get_close_matches(str(value).lower(), folded, n=3, cutoff=0.4)
     hint = f" Did you mean {' or '.join(repr(folded[name]) for name in near)}?" if near else ""
-    shown = names if len(names) <= 40 else [*names[:40], "..."]
+    shown = [repr(name) if "," in name else name for name in names[:40]] + ["..."] * (len(names) > 40)
     return ValueError(f"{argument}={value!r} is not known.{hint} Valid: {', '.join(shown)}.")

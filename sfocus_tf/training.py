@@ -95,7 +95,7 @@ def _run(
         model = _model(config, splits["train"], start)
     _refuse_empty_replicas(model, splits["train"], strategy.num_replicas_in_sync)
     if chief:
-        print(_about_replicas(config, strategy), flush=True)
+        print(_about_replicas(config, strategy, splits["train"].image_size), flush=True)
     position = _go_on(folder, model, splits, strategy) if resumed else checkpoints.Position(0)
     _refuse_disagreement(folder, position, splits, strategy)
     if chief:
@@ -140,12 +140,13 @@ def _refuse_disagreement(
         )
 
 
-def _about_replicas(config: ml_collections.ConfigDict, strategy: tf.distribute.Strategy) -> str:
+def _about_replicas(config: ml_collections.ConfigDict, strategy: tf.distribute.Strategy, size: int) -> str:
     """What is spread over how many replicas, in a line."""
     replicas = strategy.num_replicas_in_sync
     rate = f"learning rate {_rate(config):g}"
     if config.optimizer.rate_for_batch:
         rate += f" ({config.optimizer.learning_rate:g} for {config.optimizer.rate_for_batch} pictures a batch)"
+    rate += f"; {config.backbone}, {size}x{size} pixels"
     if replicas == 1:
         return f"one device; {config.batch_size} pictures a batch; {rate}"
     workers = strategy.extended._num_workers if distribution.several_workers(strategy) else 1

@@ -34,6 +34,8 @@ def test_explain_takes_classes_and_checks_them():
         model.explain(images, class_ids=1.7)
     with pytest.raises(ValueError, match="batch_size=0: expected a positive number"):
         model.explain(images, batch_size=0)
+    grey = sf.SharpenFocus(tiny_classifier(channels=1))
+    np.testing.assert_array_equal(grey.explain(images[..., 0]).scores, grey.explain(images[..., :1]).scores)
     labelled = model.explain(images, labels=2)
     assert (labelled.target == 2).all() and (labelled.rival == model.explain(images, class_ids=2).rival).all()
 

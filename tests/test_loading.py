@@ -74,6 +74,17 @@ def test_loads_ours_and_plain_ones(tmp_path):
     assert loading.class_names(tmp_path / "plain.keras", 3) == ("0", "1", "2")
 
 
+def test_preprocessing_is_not_done_twice_and_grey_networks_are_told(tmp_path):
+    sf.SharpenFocus(tiny_classifier()).save(tmp_path / "last.keras")
+    assert loading.load(tmp_path / "last.keras", "unit").num_classes == 3
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="--preprocessing=unit: .* have theirs inside"):
+        loading.load(tmp_path, "unit")
+    sf.SharpenFocus(tiny_classifier(channels=1)).save(tmp_path / "grey.keras")
+    with pytest.raises(ValueError, match=r"grey.keras' takes 1 channel\(s\): expected 3"):
+        loading.load(tmp_path / "grey.keras")
+
+
 def test_training_starts_from_another_run_of_the_same_network(tmp_path):
     """All weights but those of the last layer, whatever the number of classes was."""
     trained, fresh = (backbones.create("resnet8", classes, 16) for classes in (3, 5))

@@ -226,9 +226,9 @@ def test_separation_outside_does_not_see_what_changes_no_probability(separation,
 
 def test_pictures_may_come_by_the_name_of_the_input():
     keras.utils.set_random_seed(0)
-    classifier = tiny_classifier()
-    model = compiled(sf.SharpenFocus(classifier))
-    named = {classifier.inputs[0].name: pictures(6)}
+    inputs = keras.Input((8, 8, 3), name="picture")
+    model = compiled(sf.SharpenFocus(keras.Model(inputs, tiny_classifier()(inputs))))
+    named = {"picture": pictures(6)}
     before = model.evaluate(named, LABELS, return_dict=True, verbose=0)
     assert before == model.evaluate(pictures(6), LABELS, return_dict=True, verbose=0)
     assert np.isfinite(model.train_on_batch(named, LABELS)).all()
@@ -315,6 +315,18 @@ def test_a_loss_on_probabilities_is_refused():
     ):
         with pytest.raises(ValueError, match="takes probabilities.*from_logits=True"):
             compiled(model, loss=loss).train_on_batch(pictures(6), LABELS)
+    with pytest.raises(ValueError, match=r"Pass keras.losses.BinaryFocalCrossentropy\(from_logits=True\)"):
+        compiled(model, loss="binary_focal_crossentropy").train_on_batch(pictures(6), LABELS)
+
+
+def test_several_labels_need_to_be_announced():
+    """Soft and mixed labels are one label's; rows with several classes are not."""
+    rows = np.array([[1, 1, 0], [0, 1, 1], [1, 0, 1], [0, 0, 1], [1, 0, 0], [0, 1, 0]], np.float32)
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="multi_label=True"):
+        compiled(sf.SharpenFocus(tiny_classifier()), loss=loss).train_on_batch(pictures(6), rows)
+    compiled(sf.SharpenFocus(tiny_classifier()), loss=loss).train_on_batch(pictures(6), 0.5 * rows)
+    compiled(sf.SharpenFocus(tiny_classifier(), multi_label=True), loss=loss).train_on_batch(pictures(6), rows)
 
 
 def test_pictures_that_the_classifier_does_not_take_are_refused():

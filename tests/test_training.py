@@ -215,6 +215,7 @@ def test_cross_entropy_has_no_attention_terms(small, tmp_path):
         ),
         (["--epochs=2", "--config.optimizer.warmup_epochs=3"], "config.optimizer.warmup_epochs=3.0: expected 0 up to"),
         (["--config.optimizer.learning_rat=1"], "learning_rate"),
+        (["--config.lr=1"], "no such setting (configs/common.py has them all): 'lr'"),
         (["--bach_size=3"], "batch_size"),
         (["--config.last_layer=stage9_out"], "last_layer='stage9_out' is not known"),
     ],

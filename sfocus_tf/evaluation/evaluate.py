@@ -123,8 +123,11 @@ def evaluate(
         The measures.
 
     Raises:
+        TypeError: data that `sfocus_tf.data.load` did not give.
         ValueError: data in training order, without `regions`, or with another number of classes than the model.
     """
+    if not isinstance(data, Data):
+        raise TypeError(f"data: expected sfocus_tf.data.load(..., regions=True), got {type(data).__name__}.")
     if data.training or not data.regions:
         raise ValueError("data: expected a split loaded with training=False and regions=True.")
     if len(data.class_names) != model.num_classes or data.multi_label != model.multi_label:

@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -27,7 +28,7 @@ class AttentionImages(keras.callbacks.Callback):
         log_dir: str | pathlib.Path,
         images: Any,
         class_names: tuple[str, ...],
-        labels: list[str] | None = None,
+        labels: Sequence[Any] | None = None,
         every_epochs: int = 1,
     ):
         """Sets the pictures.
@@ -42,6 +43,8 @@ class AttentionImages(keras.callbacks.Callback):
         super().__init__()
         if every_epochs < 1:
             raise ValueError(f"every_epochs={every_epochs}: expected 1 or more.")
+        if labels is not None and len(labels) != len(images):
+            raise ValueError(f"labels: expected one for each of the {len(images)} pictures, got {len(labels)}.")
         self.images, self.class_names, self.labels = np.asarray(images), tuple(class_names), labels
         self.every_epochs = every_epochs
         self.log_dir = str(log_dir)

@@ -1,5 +1,8 @@
 """Attention laid over pictures."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import PIL.Image
 from matplotlib.figure import Figure
@@ -40,7 +43,7 @@ def attention_figure(
     images: np.ndarray,
     explanation: Explanation,
     class_names: tuple[str, ...],
-    labels: list[str] | None = None,
+    labels: Sequence[Any] | None = None,
     layers: dict[str, str] | None = None,
 ) -> Figure:
     """One row a picture: the picture, and the attention of target and rival at each layer.
@@ -67,7 +70,7 @@ def attention_figure(
         axis.set_yticks([])
     for row in range(rows):
         axes[row, 0].imshow(images[row] / 255.0)
-        axes[row, 0].set_title(f"label: {labels[row]}" if labels else "picture", fontsize=8)
+        axes[row, 0].set_title("picture" if labels is None else f"label: {labels[row]}", fontsize=8)
         column = 1
         for layer, shown in layers.items():
             maps = [getattr(explanation, f"{role}_{layer}")[row] for role in ("target", "rival")]
