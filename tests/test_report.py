@@ -36,8 +36,8 @@ def test_figure_has_a_row_a_picture_and_names_classes_and_overlap(tmp_path):
     overlap = evaluation.region_iou(explanation.target_last, explanation.rival_last)
     for row in range(3):
         assert NAMES[row] in titles[5 * row]
-        assert f"target: {NAMES[explanation.target[row]]}, score" in titles[5 * row + 1]
-        assert f"rival: {NAMES[explanation.rival[row]]}, score" in titles[5 * row + 4]
+        assert f"target: {NAMES[explanation.target[row]]}\nscore" in titles[5 * row + 1]
+        assert f"rival: {NAMES[explanation.rival[row]]}\nscore" in titles[5 * row + 4]
         assert f"overlap {overlap[row]:.2f}" in titles[5 * row + 4] or "no attention" in titles[5 * row + 4]
     figure.savefig(tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000

@@ -83,7 +83,7 @@ def attention_figure(
                 extra = "no attention" if map_.max() <= 0 else f"overlap {overlap:.2f}" if role == "rival" else ""
                 extra = f", {extra}" if extra else ""
                 axes[row, column].imshow(overlay(images[row], map_, colour))
-                title = f"{role}: {class_names[number]}, {score}\n{shown}{extra}"
+                title = f"{role}: {class_names[number]}\n{score}, {shown}{extra}"
                 axes[row, column].set_title(title, fontsize=7, color=np.array(colour) / 255.0)
                 column += 1
     return figure
