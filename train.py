@@ -121,7 +121,10 @@ def _parsed(argv: list[str]) -> list[str]:
     try:
         return app.parse_flags_with_usage(argv)
     except (KeyError, AttributeError) as error:
-        raise ValueError(f"no such setting (configs/common.py has them all): {error.args[0]}") from error
+        text = error
+        while isinstance(text, Exception) and text.args:  # one inside another
+            text = text.args[0]
+        raise ValueError(f"no such setting (configs/common.py has them all): {text}") from error
 
 
 def cli() -> None:
