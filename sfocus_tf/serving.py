@@ -22,7 +22,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
 from sfocus_tf import attention
-from sfocus_tf.data.augmentation import central_window
+from sfocus_tf.data.augmentation import central_crop
 from sfocus_tf.explanation import Observer
 
 # More pixels than a camera takes; a few kilobytes of PNG can unpack to gigabytes.
@@ -129,8 +129,7 @@ def _decode(data: tf.Tensor, image_size: tuple[int, int], center_crop: float | N
             lambda: tf.io.decode_png(data, channels=3),
         )
     if center_crop is not None:
-        y0, x0, y1, x1 = tf.unstack(central_window(tf.shape(image)[:2], center_crop))
-        image = image[y0:y1, x0:x1]
+        image = central_crop({"image": image}, center_crop)["image"]
     image = tf.image.resize(tf.ensure_shape(image, [None, None, 3]), image_size, antialias=True)
     return tf.clip_by_value(image, 0.0, 255.0)
 

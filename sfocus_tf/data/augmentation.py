@@ -112,6 +112,11 @@ def _shifted(record: Record, pad: int, seed: tf.Tensor) -> Record:
     return record
 
 
+def central_crop(record: Record, share: float) -> Record:
+    """The part of a record inside its central square window with a share of the shorter side; see `crop`."""
+    return crop(record, central_window(tf.shape(record["image"])[:2], share))
+
+
 def central_window(shape: tf.Tensor, share: float) -> tf.Tensor:
     """The central square window with a share of the shorter side; `[4]` int32 in pixels, as `crop` takes it."""
     extent = tf.cast(tf.round(share * tf.cast(tf.reduce_min(shape), tf.float32)), tf.int32)

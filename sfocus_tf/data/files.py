@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sfocus_tf.data.augmentation import central_window, crop
+from sfocus_tf.data.augmentation import central_crop
 from sfocus_tf.data.source import Part, Record, Source, decode, indexed_keys
 
 _SLOW = 5000  # pictures from which on a progress bar is shown
@@ -132,6 +132,6 @@ def read_pictures(files: Sequence[pathlib.Path], size: tuple[int, int], center_c
     for file in files:
         record = {"image": decode(tf.io.read_file(str(file)))}
         if center_crop is not None:
-            record = crop(record, central_window(tf.shape(record["image"])[:2], center_crop))
+            record = central_crop(record, center_crop)
         images.append(tf.image.resize(record["image"], size, antialias=True).numpy())
     return np.clip(np.stack(images), 0.0, 255.0)

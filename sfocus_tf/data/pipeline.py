@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from sfocus_tf.data.augmentation import AUGMENTATIONS, augment, central_window, crop, resize
+from sfocus_tf.data.augmentation import AUGMENTATIONS, augment, central_crop, resize
 from sfocus_tf.data.source import Record, Source
 from sfocus_tf.naming import unknown
 
@@ -177,7 +177,7 @@ class Data:
             record = augment(record, self.augmentation, self.image_size, seed)
         else:
             if self.center_crop is not None:
-                record = crop(record, central_window(tf.shape(record["image"])[:2], self.center_crop))
+                record = central_crop(record, self.center_crop)
             record = resize(record, self.image_size)
         return record if self.regions else (record["image"], record["label"])
 
