@@ -67,6 +67,19 @@ def get_config() -> ml_collections.ConfigDict:
     return config.lock()
 
 
+def fine_tune(config: ml_collections.ConfigDict) -> None:
+    """EfficientNet-Lite0 from ImageNet weights, all layers trained, by the recipe for a few hundred photos and more."""
+    config.image_size = 160
+    config.backbone = "efficientnet_lite0"
+    config.weights = "imagenet"
+    config.batch_size = 32
+    config.dropout = 0.2
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 5e-4
+    config.optimizer.warmup_epochs = 1.0
+    config.optimizer.weight_decay = 1e-2
+
+
 def varied(
     config: ml_collections.ConfigDict, variant: str, **others: Callable[[ml_collections.ConfigDict], None]
 ) -> ml_collections.ConfigDict:

@@ -23,15 +23,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
 
 
 def _photos(config: ml_collections.ConfigDict) -> None:
-    config.image_size = 160
+    common.fine_tune(config)
     config.augmentation = "random_resized_crop"
-    config.backbone = "efficientnet_lite0"
-    config.weights = "imagenet"
     config.epochs = 20
-    config.batch_size = 32
-    config.dropout = 0.2
-    config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 5e-4
     config.optimizer.schedule = "cosine"
-    config.optimizer.warmup_epochs = 1.0
-    config.optimizer.weight_decay = 1e-2

@@ -22,16 +22,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     """The settings; `variant` is "", "resnet50" or "tiny"."""
     config = common.get_config()
     config.dataset = "voc2012"
-    config.image_size = 160
-    config.backbone = "efficientnet_lite0"
-    config.weights = "imagenet"
+    common.fine_tune(config)
     config.epochs = 10
-    config.batch_size = 32
-    config.dropout = 0.2
-    config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 5e-4
-    config.optimizer.warmup_epochs = 1.0
-    config.optimizer.weight_decay = 1e-2
     return common.varied(config, variant, resnet50=_resnet50)
 
 
