@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from sfocus_tf.attention import SMALLEST_FLOOR, has_mass
 
-SEPARATIONS = ("margin", "outside", "overlap", "rival")
+SEPARATIONS = ("difference", "margin", "outside", "overlap", "rival")
 
 
 def separation_loss(
@@ -97,6 +97,34 @@ def margin_loss(target_evidence: tf.Tensor, rival_evidence: tf.Tensor, region: t
     positions = tf.cast(tf.reduce_prod(tf.shape(region)[1:]), region.dtype)
     loss = tf.nn.softplus(positions * (rival_evidence - target_evidence))
     return tf.math.divide_no_nan(tf.reduce_sum(region * loss, axis=(1, 2)), tf.reduce_sum(region, axis=(1, 2)))
+
+
+def difference_loss(
+    target_evidence: tf.Tensor, rival_evidence: tf.Tensor, floor: tf.Tensor | float = SMALLEST_FLOOR
+) -> tf.Tensor:
+    """How much of what the picture's positions say about target and rival speaks for the rival; a form of separation.
+
+        L = sum(ReLU(-D)) / sum(|D|),   D = E(T) - E(C)
+
+    Not the paper's. `D` is the evidence of the score difference `Y_T - Y_C`: above 0 a position speaks for the target,
+    below 0 for the rival, so that the two cannot share one, but compete for the picture. The share has no scale, and
+    cannot be lowered by shrinking a map; what is added to all scores drops out of `D`, so not by what changes no answer
+    either. Where cross-entropy is content with a sum over the picture that is right, this goes on until each position
+    is. Its derivative with respect to any position of `E` is at most 1 / floor.
+
+    Args:
+        target_evidence: `E(T)`, `[batch, height, width]`; see `sfocus_tf.attention.Attention`.
+        rival_evidence: `E(C)` at the same layer, of the same shape.
+        floor: the least `sum(|D|)` that counts, scalar or `[batch]`; see `has_mass`.
+
+    Returns:
+        `[batch]`, in [0, 1]; 1/2 where both have as much of the picture.
+    """
+    difference = target_evidence - rival_evidence
+    size = tf.abs(difference)
+    return _ratio(
+        tf.reduce_sum(tf.nn.relu(-difference), axis=(1, 2)), tf.reduce_sum(size, axis=(1, 2)), has_mass(size, floor)
+    )
 
 
 def consistency_loss(

@@ -24,11 +24,12 @@ class Settings:
         sigma: threshold of the soft mask, in [0, 1]; see `sfocus_tf.attention.soft_mask`.
         omega: its steepness, in [0, 10000].
         theta: target of the consistency loss, in [0, 1]; see `sfocus_tf.losses.consistency_loss`.
-        minimum_mass: a picture whose target map holds less than this share of the evidence in its features counts as
-            zero in all losses but the margin, in [0, 1]; 0 leaves none out. See `sfocus_tf.attention.Attention`.
+        minimum_mass: a picture whose target map (of "difference", the difference of the evidence) holds less than this
+            share of the evidence in its features counts as zero in all losses but the margin, in [0, 1]; 0 leaves none
+            out. See `sfocus_tf.attention.Attention`.
     """
 
-    separation: str = "rival"
+    separation: str = "difference"
     sigma: float = 0.55
     omega: float = 100.0
     theta: float = 0.8
@@ -85,6 +86,8 @@ class Settings:
         """The separation loss at one layer, `[batch]`."""
         if self.separation == "margin":
             return losses.margin_loss(target.evidence, rival.evidence, part)
+        if self.separation == "difference":
+            return losses.difference_loss(target.evidence, rival.evidence, floor)
         if self.separation == "overlap":
             return losses.separation_loss(target.map, rival.map, part, floor)
         return losses.rival_loss(target.map, rival.map, part, probability, floor)

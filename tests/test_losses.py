@@ -85,6 +85,37 @@ def test_margin_of_any_evidence_has_a_bounded_gradient():
     assert np.all(np.sum(np.abs(gradients[0]), axis=(1, 2)) <= 16)
 
 
+def test_difference_worked_out_by_hand():
+    """D = (3, -1, 0): 1 of 4 is the rival's. Of D = (1, -1, 0) it is half; a picture below its floor counts as zero."""
+    target, rival = maps([4, 1, 1], [1, 0, 2], [3, 1, 0]), maps([1, 2, 1], [0, 1, 2], [0, 0, 0])
+    floor = tf.constant([0, 0, 4.5])
+    np.testing.assert_allclose(losses.difference_loss(target, rival, floor), [0.25, 0.5, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_difference_heeds_neither_scale_nor_what_both_classes_share(scale):
+    rng = np.random.default_rng(0)
+    target, rival, shared = (tf.constant(rng.normal(size=(5, 4, 3))) for _ in range(3))
+    expected = losses.difference_loss(target, rival)
+    np.testing.assert_allclose(losses.difference_loss(scale * target, scale * rival), expected)
+    np.testing.assert_allclose(losses.difference_loss(target + shared, rival + shared), expected)
+    np.testing.assert_allclose(losses.difference_loss(rival, target), 1 - expected)
+
+
+def test_difference_of_any_evidence_has_a_gradient_within_its_bound():
+    rng = np.random.default_rng(0)
+    scales = 10.0 ** np.array([-9, 0, 9])
+    target, rival = (tf.constant(rng.normal(size=(3, 4, 4)) * scales[:, None, None]) for _ in range(2))
+    floor = np.sum(np.abs(target - rival), axis=(1, 2)) * 0.999
+    with tf.GradientTape() as tape:
+        tape.watch([target, rival])
+        loss = losses.difference_loss(target, rival, floor)
+    of_target, of_rival = tape.gradient(loss, [target, rival])
+    np.testing.assert_allclose(of_target, -of_rival)
+    largest = np.max(np.abs(of_target), axis=(1, 2)) * floor
+    assert np.all(largest <= 1) and np.all(largest > 0.1)
+
+
 def test_consistency_worked_out_by_hand():
     """(4 * 1 + 2 * 0.5) / 8 = 0.625 inside -> 0.8 - 0.625; all inside -> 0.8 - 1."""
     loss = losses.consistency_loss(maps([4, 2, 2], [3, 0, 0]), maps([1, 0.5, 0], [1, 0, 0]), theta=0.8)
