@@ -52,16 +52,14 @@ ARMS = ("cross_entropy", "icasc", "control")
 PLAIN = ("cross_entropy", "control")
 # What differs from the default recipe.
 ABLATIONS = {
-    "rival": {"separation": "rival", "separation_last": 0.3},
-    "rival_strong": {"separation": "rival", "separation_last": 1.0},
-    "rival_every_4": {"separation": "rival", "separation_last": 0.3, "every_steps": 4},
-    "weight_1": {"separation_last": 1.0},
+    "strong": {"separation_last": 1.0},
     "outside": {"separation": "outside", "separation_last": 1.0},
+    "difference": {"separation": "difference", "separation_last": 3.0},
     "every_4": {"every_steps": 4},
     "paper": {"recipe": "paper"},
     "overlap": {"separation": "overlap", "separation_last": 1.0},
     "margin": {"separation": "margin", "separation_last": 1.0},
-    "both_layers": {"separation_inner": 3.0},
+    "both_layers": {"separation_inner": 1.0},
     "with_consistency": {"consistency": 0.3},
     "consistency_alone": {"separation_last": 0.0, "consistency": 0.3},
 }

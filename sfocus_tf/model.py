@@ -39,11 +39,11 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
 
     with the attention of the labelled class T and of the most confusing class C at two layers; see
     `sfocus_tf.attention` and `sfocus_tf.losses` for the equations. By default only the separation at the last layer
-    counts, in a form that weighs what the picture says for each of them, at next to no cost in time. The paper's losses
-    as they stand are `SharpenFocus(classifier, **sfocus_tf.recipe("paper").arguments(steps))`, with the steps of the
-    whole run. What the model is called on, and what `predict` gives, are the classifier's scores; `classifier` itself
-    stays an ordinary Keras model that shares its weights. Losses are given to `compile` as objects with
-    `from_logits=True`; a cross-entropy that takes probabilities raises a `ValueError` at the first step.
+    counts, in a form that only the rival's attention gives way to, at next to no cost in time. The paper's losses as
+    they stand are `SharpenFocus(classifier, **sfocus_tf.recipe("paper").arguments(steps))`, with the steps of the whole
+    run. What the model is called on, and what `predict` gives, are the classifier's scores; `classifier` itself stays
+    an ordinary Keras model that shares its weights. Losses are given to `compile` as objects with `from_logits=True`; a
+    cross-entropy that takes probabilities raises a `ValueError` at the first step.
 
     Example:
         classifier = keras.applications.ResNet50(weights=None, classes=10, classifier_activation=None)
@@ -74,9 +74,9 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         attention: str = "grad_cam",
         second_order: bool = True,
         multi_label: bool = False,
-        separation: str = "difference",
+        separation: str = "rival",
         separation_inner: float | Term = 0.0,
-        separation_last: float | Term = 3.0,
+        separation_last: float | Term = 0.3,
         consistency: float | Term = 0.0,
         sigma: float = 0.55,
         omega: float = 100.0,
@@ -96,8 +96,8 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
             second_order: differentiate the attention through its own weights, as the paper does. False takes them as
                 constants: cheaper, and a different method.
             multi_label: several classes a picture (labels are rows of 0 and 1, the loss binary cross-entropy).
-            separation: the form of the separation losses: "difference", "rival", "outside", "margin", or "overlap",
-                which is the paper's; see `difference_loss`, `rival_loss` (the next two), `margin_loss` and
+            separation: the form of the separation losses: "rival", "outside", "difference", "margin", or "overlap",
+                which is the paper's; see `rival_loss` (the first two), `difference_loss`, `margin_loss` and
                 `separation_loss` of `sfocus_tf.losses`.
                 With "outside" and one class a picture, all terms are of the attention of scores less their mean over
                 the classes; explanations are always of the scores themselves.

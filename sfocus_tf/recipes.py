@@ -26,9 +26,9 @@ class Recipe:
 
     mechanism: str = "grad_cam"
     second_order: bool = True
-    separation: str = "difference"
+    separation: str = "rival"
     separation_inner: float = 0.0
-    separation_last: float = 3.0
+    separation_last: float = 0.3
     consistency: float = 0.0
     warmup: float = 0.0
     ramp: float = 0.0

@@ -29,7 +29,7 @@ class Settings:
             out. See `sfocus_tf.attention.Attention`.
     """
 
-    separation: str = "difference"
+    separation: str = "rival"
     sigma: float = 0.55
     omega: float = 100.0
     theta: float = 0.8

@@ -60,7 +60,7 @@ def train(strategy, normalised):
         keras.utils.set_random_seed(0)
         term = sf.Term(1.0, warmup_steps=2, ramp_steps=4)
         options = {"separation_inner": term, "separation_last": term, "consistency": term}
-        options["separation"] = "overlap" if normalised else "difference"  # the paper's and the default form
+        options["separation"] = "overlap" if normalised else "rival"  # the paper's and the default form
         model = sf.SharpenFocus(classifier(normalised), **options, omega=5.0, minimum_mass=0.0)
         model.compile(keras.optimizers.SGD(0.02), crossentropy(), metrics=["accuracy"])
     if normalised:  # 22 pictures in batches of 12 leave 10 for the last one
