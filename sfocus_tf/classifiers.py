@@ -7,6 +7,11 @@ import keras
 
 from sfocus_tf import layers
 
+# Losses of probabilities that have no form for scores.
+_OF_PROBABILITIES = (
+    keras.losses.KLDivergence, keras.losses.Poisson, keras.losses.kl_divergence, keras.losses.poisson,
+)  # fmt: skip
+
 
 def check(classifier: Any) -> int:
     """Checks that a model can be wrapped, and returns its number of classes.
@@ -87,7 +92,7 @@ def _refuse_probabilities(classifier: keras.Model) -> None:
 
 
 def refuse_probability_loss(losses: Any) -> None:
-    """Raises a `ValueError` for a cross-entropy that takes probabilities, while classifiers here give scores."""
+    """Raises a `ValueError` for a loss that takes probabilities, while classifiers here give scores."""
     for loss in keras.tree.flatten(losses):
         named = keras.losses.get(loss) if isinstance(loss, str) else loss
         if isinstance(named, keras.losses.Loss):
@@ -95,6 +100,11 @@ def refuse_probability_loss(losses: Any) -> None:
         else:  # a function, with the option where it is a cross-entropy
             option = inspect.signature(named).parameters.get("from_logits") if callable(named) else None
             from_logits = option and option.default
+        if type(named) in _OF_PROBABILITIES or named in _OF_PROBABILITIES:
+            raise ValueError(
+                f"loss={loss!r} takes probabilities, but the classifier gives scores before softmax or sigmoid. For "
+                "soft labels there is keras.losses.CategoricalCrossentropy(from_logits=True)."
+            )
         if from_logits is False:
             name = getattr(named, "__name__", type(named).__name__)
             if "_" in name:  # of a function; the class is called the same in capitals

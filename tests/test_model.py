@@ -315,6 +315,9 @@ def test_a_loss_on_probabilities_is_refused():
     ):
         with pytest.raises(ValueError, match="takes probabilities.*from_logits=True"):
             compiled(model, loss=loss).train_on_batch(pictures(6), LABELS)
+    for loss in ("kl_divergence", "KLDivergence", keras.losses.Poisson(), keras.losses.poisson):
+        with pytest.raises(ValueError, match="takes probabilities.*soft labels"):
+            compiled(model, loss=loss).train_on_batch(pictures(6), LABELS)
     with pytest.raises(ValueError, match=r"Pass keras.losses.BinaryFocalCrossentropy\(from_logits=True\)"):
         compiled(model, loss="binary_focal_crossentropy").train_on_batch(pictures(6), LABELS)
 

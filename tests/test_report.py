@@ -27,6 +27,18 @@ def test_overlay_colours_where_the_attention_is_and_leaves_the_rest():
     np.testing.assert_allclose(report.overlay(image, np.zeros((4, 4))), 100 / 255)
 
 
+def test_figure_shows_pictures_in_either_range_alike():
+    images = pictures(2)
+    explanation = sf.SharpenFocus(tiny_classifier()).explain(images)
+    in_bytes, in_shares = (
+        [axis.get_images()[0].get_array() for axis in report.attention_figure(each, explanation, NAMES).axes]
+        for each in (images * 255, images)
+    )
+    for one, other in zip(in_bytes, in_shares, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    np.testing.assert_allclose(in_shares[0], images[0], atol=1e-6)
+
+
 def test_figure_has_a_row_a_picture_and_names_classes_and_overlap(tmp_path):
     images = pictures(3) * 255
     explanation = sf.SharpenFocus(tiny_classifier()).explain(images)

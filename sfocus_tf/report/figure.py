@@ -49,7 +49,7 @@ def attention_figure(
     """One row a picture: the picture, and the attention of target and rival at each layer.
 
     Args:
-        images: `[pictures, height, width, 3]`, in [0, 255].
+        images: `[pictures, height, width, 3]`, in [0, 255], or floats in [0, 1].
         explanation: of these pictures.
         class_names: in the order of the class numbers.
         labels: what each picture shows, written above it.
@@ -59,6 +59,9 @@ def attention_figure(
     Returns:
         The figure; the rival's maps have the overlap of both regions written above them.
     """
+    images = np.asarray(images)
+    if np.issubdtype(images.dtype, np.floating) and images.max(initial=0) <= 1:
+        images = images * 255.0
     if not layers:
         inner = {"inner": "inner layer"} if explanation.target_inner.size else {}
         layers = inner | {"last": "last layer"}
