@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from sfocus_tf import distribution
-from sfocus_tf.data import Data
+from sfocus_tf.data import Data, scenes
 from tests.replicated import numbered
 
 TWO_WORKERS = {"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker", "index": 1}}
@@ -104,6 +104,16 @@ def test_replicas_together_have_each_batch_once_dealt_evenly(workers, each, coun
         order, expected = (np.lexsort(x.reshape(len(x), -1).T) for x in (together, images))
         np.testing.assert_array_equal(together[order], images[expected])
         np.testing.assert_array_equal(np.concatenate([part[1] for part in parts])[order], labels[expected])
+
+
+def test_replicas_have_the_regions_of_their_pictures():
+    data = Data(scenes.source("test", 16, 6), 4, 16, regions=True)
+    first, second = data.replicated(replicas(1, 2), 0, 1)[0][:2]
+    whole = next(iter(data.epochs(0, 1).as_numpy_iterator()))
+    assert whole["mask"].any() and first.keys() == second.keys() == whole.keys()
+    for key, values in whole.items():
+        np.testing.assert_array_equal(first[key], values[::2])
+        np.testing.assert_array_equal(second[key], values[1::2])
 
 
 def test_an_epoch_is_entered_in_its_middle():

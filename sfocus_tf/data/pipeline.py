@@ -118,7 +118,8 @@ class Data:
             here = replicas // context.num_input_pipelines
             batches = self._batches_of(numbers, context.num_input_pipelines, context.input_pipeline_id, skip)
             if here > 1:
-                batches = batches.flat_map(lambda images, labels: _dealt((images, labels), here))
+                # Of regions a batch is one dictionary, else images and labels.
+                batches = batches.flat_map(lambda *batch: _dealt(batch if len(batch) > 1 else batch[0], here))
             return batches.prefetch(tf.data.AUTOTUNE)
 
         return strategy.distribute_datasets_from_function(of_worker)
