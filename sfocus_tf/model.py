@@ -56,7 +56,7 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
     weights; over the steps that computed them, 0 where none did, as with the inner layer's in training by default), and
     `dead_target_inner`, `dead_rival_inner`, `dead_target_last`, `dead_rival_last`: the share of pictures whose map is
     all zero; `weak_inner`, `weak_last`: the share whose target map is below `minimum_mass`, which count as zero in all
-    terms but the margin.
+    terms but the separations "margin" and "difference" (which leaves out by the difference of the evidence instead).
 
     Attributes:
         classifier: the wrapped model.

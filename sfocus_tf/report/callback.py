@@ -35,8 +35,7 @@ class AttentionImages(keras.callbacks.Callback):
 
         Args:
             log_dir: folder of TensorBoard's logs.
-            images: `[pictures, height, width, 3]`, in [0, 255] or floats in [0, 1], as the model takes
-                them.
+            images: `[pictures, height, width, 3]`, in [0, 255] or floats in [0, 1], as the model takes them.
             class_names: in the order of the class numbers.
             labels: what each picture shows.
             every_epochs: epochs from one figure to the next; the last epoch of a `fit` always has one.
