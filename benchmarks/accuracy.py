@@ -70,7 +70,7 @@ EXPERIMENTS = {
     "cifar10": (
         "--dataset=folder", "--backbone=resnet20", "--config.image_size=32", "--epochs=60", "--batch_size=32",
         "--config.optimizer.schedule=cosine", "--config.optimizer.learning_rate=0.05",
-        "--config.optimizer.weight_decay=5e-3",
+        "--config.optimizer.weight_decay=2e-2",
     ),
     "cub200": ("--dataset=cub200", "--config.image_size=128", "--batch_size=16", "--epochs=12"),
     "voc2012": ("--dataset=voc2012", "--config.image_size=128"),
@@ -172,6 +172,18 @@ def recipe_of(arm):
     return None if arm in PLAIN else dataclasses.asdict(recipes.recipe(name, changes))
 
 
+def other_setting(experiment, arm, config):
+    """The first of the experiment's settings that a run with this config did not have, or `None`."""
+    for flag in EXPERIMENTS[experiment]:
+        name, value = flag.removeprefix("--").removeprefix("config.").split("=")
+        had = config
+        for key in name.split("."):
+            had = had[key]
+        if (had is None or type(had)(value) != had) and not (arm == "control" and name == "epochs") and not _TINY.value:
+            return f"{name}={had}"
+    return None
+
+
 def stored_runs(experiment):
     """Results of the finished runs, by arm and seed; one of another recipe, as before a default changed, ends it."""
     runs = {arm: {} for arm in (*ARMS, *ABLATIONS)}
@@ -184,6 +196,11 @@ def stored_runs(experiment):
                 sys.exit(
                     f"{stored(experiment, arm, seed)}: its recipe, {found.get('recipe')}, is not what {arm} stands for "
                     f"now, {recipe_of(arm)}. Remove it, and its workdir."
+                )
+            if other := other_setting(experiment, arm, found["config"]):
+                sys.exit(
+                    f"{stored(experiment, arm, seed)}: it was run with {other}, {experiment} is "
+                    f"{' '.join(EXPERIMENTS[experiment])}. Remove it, and its workdir."
                 )
     return runs
 

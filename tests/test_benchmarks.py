@@ -170,13 +170,16 @@ def test_summary_of_stored_runs_worked_out_by_hand(tmp_path, monkeypatch):
     not run by ICASC, and is left out.
     """
     monkeypatch.setattr(accuracy, "_RESULTS", SimpleNamespace(value=str(tmp_path)))
+    monkeypatch.setattr(accuracy, "_TINY", SimpleNamespace(value=False))
+    monkeypatch.setitem(accuracy.EXPERIMENTS, "cub200", ("--epochs=3", "--config.optimizer.weight_decay=1e-2"))
+    config = {"epochs": 3, "optimizer": {"weight_decay": 0.01}}
     (tmp_path / "cub200").mkdir()
     scores = {"cross_entropy": (0.70, 0.72, 0.1), "icasc": (0.72, 0.76), "control": (0.70, 0.71)}
     scores["every_4"] = (0.71,)
     for arm, values in scores.items():
         for seed, value in enumerate(values):
             test = {"accuracy": value, "overlap_last": 0.4 if arm == "icasc" else 0.8, "pointing_last": 0.5}
-            run = {"test": test, "seconds": 10.0, "epochs": 3, "recipe": accuracy.recipe_of(arm)}
+            run = {"test": test, "seconds": 10.0, "epochs": 3, "recipe": accuracy.recipe_of(arm), "config": config}
             text = json.dumps(run)
             (tmp_path / "cub200" / f"{arm}-{seed}.json").write_text(text)
     found = accuracy.summary("cub200")
@@ -198,7 +201,12 @@ def test_summary_of_stored_runs_worked_out_by_hand(tmp_path, monkeypatch):
     assert accuracy.summary("scenes") is None
     # Runs of before and after a change of the default recipe are no repetitions of one experiment.
     for recipe in ({"recipe": accuracy.recipe_of("strong")}, {}):
-        text = json.dumps({"test": {"accuracy": 0.7}, "seconds": 1.0} | recipe)
+        text = json.dumps({"test": {"accuracy": 0.7}, "seconds": 1.0, "config": config} | recipe)
         (tmp_path / "cub200" / "icasc-1.json").write_text(text)
         with pytest.raises(SystemExit, match="icasc-1.json: its recipe, .* is not what icasc stands for now"):
+            accuracy.summary("cub200")
+    for other in ({"epochs": 4}, {"optimizer": {"weight_decay": 0.02}}):
+        run |= {"recipe": accuracy.recipe_of("icasc"), "config": config | other}
+        (tmp_path / "cub200" / "icasc-1.json").write_text(json.dumps(run))
+        with pytest.raises(SystemExit, match="icasc-1.json: it was run with (epochs=4|optimizer.weight_decay=0.02), "):
             accuracy.summary("cub200")
