@@ -73,6 +73,10 @@ EXPERIMENTS = {
         "--config.optimizer.weight_decay=2e-2",
     ),
     "cub200": ("--dataset=cub200", "--config.image_size=128", "--batch_size=16", "--epochs=12"),
+    "cub200_long": (
+        "--dataset=cub200", "--config.image_size=128", "--batch_size=16", "--epochs=30",
+        "--config.optimizer.weight_decay=0.3",
+    ),
     "voc2012": ("--dataset=voc2012", "--config.image_size=128"),
     "scenes": ("--dataset=scenes", "--epochs=30", "--config.augmentation=pad_crop_flip"),
 }  # fmt: skip
