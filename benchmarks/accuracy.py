@@ -298,7 +298,7 @@ def plot(names, file):
             labels.append(f"{name} ({metric})\n{'ICASC' if arm == 'icasc' else 'cross-entropy, as long'}")
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks([-row for row in range(len(labels))], labels)
-    axes.set_xlabel("points over cross-entropy; dots are seeds, bars 95 % intervals of the mean")
+    axes.set_xlabel("points over cross-entropy (dots: seeds; bars: 95 % intervals)")
     figure.savefig(file, dpi=120)
     pyplot.close(figure)
 
