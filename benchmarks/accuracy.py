@@ -17,7 +17,9 @@ the same of each ablation.
 
 import concurrent.futures
 import dataclasses
+import functools
 import json
+import operator
 import os
 import pathlib
 import shutil
@@ -66,17 +68,15 @@ ABLATIONS = {
 _ARMS = flags.DEFINE_list("arms", list(ARMS), f"Which to run: of {', '.join((*ARMS, *ABLATIONS))}.")
 FAITHFULNESS = ("insertion", "deletion")
 _PICTURES_A_CLASS = 500  # of CIFAR-10
+_BIRDS = ("--dataset=cub200", "--config.image_size=128", "--batch_size=16")
 EXPERIMENTS = {
     "cifar10": (
         "--dataset=folder", "--backbone=resnet20", "--config.image_size=32", "--epochs=60", "--batch_size=32",
         "--config.optimizer.schedule=cosine", "--config.optimizer.learning_rate=0.05",
         "--config.optimizer.weight_decay=2e-2",
     ),
-    "cub200": ("--dataset=cub200", "--config.image_size=128", "--batch_size=16", "--epochs=12"),
-    "cub200_long": (
-        "--dataset=cub200", "--config.image_size=128", "--batch_size=16", "--epochs=30",
-        "--config.optimizer.weight_decay=0.3",
-    ),
+    "cub200": (*_BIRDS, "--epochs=12"),
+    "cub200_long": (*_BIRDS, "--epochs=30", "--config.optimizer.weight_decay=0.3"),
     "voc2012": ("--dataset=voc2012", "--config.image_size=128"),
     "scenes": ("--dataset=scenes", "--epochs=30", "--config.augmentation=pad_crop_flip"),
 }  # fmt: skip
@@ -99,9 +99,14 @@ def few_a_class(cifar10):
     return folder
 
 
+def settings(experiment):
+    """The flags of train.py that make an experiment what it is."""
+    return (*EXPERIMENTS[experiment], *(_TINY_FLAGS if _TINY.value else ()))
+
+
 def arguments(experiment, arm, seed, workdir, epochs):
     """Flags of train.py."""
-    given = [*EXPERIMENTS[experiment], f"--seed={seed}", f"--workdir={workdir}", "--config.validation_fraction=0"]
+    given = [*settings(experiment), f"--seed={seed}", f"--workdir={workdir}", "--config.validation_fraction=0"]
     given += ["--config.attention_images_every=0"]
     given += ["--method=cross_entropy"] if arm in PLAIN else []
     for key, value in ABLATIONS.get(arm, {}).items():
@@ -109,7 +114,6 @@ def arguments(experiment, arm, seed, workdir, epochs):
     if _DATA_DIR.value and experiment != "scenes":
         folder = pathlib.Path(_DATA_DIR.value).resolve()
         given.append(f"--data_dir={few_a_class(folder / 'cifar10') if experiment == 'cifar10' else folder}")
-    given += _TINY_FLAGS if _TINY.value else ()
     return given + ([f"--epochs={epochs}"] if epochs else [])
 
 
@@ -176,36 +180,30 @@ def recipe_of(arm):
     return None if arm in PLAIN else dataclasses.asdict(recipes.recipe(name, changes))
 
 
-def other_setting(experiment, arm, config):
-    """The first of the experiment's settings that a run with this config did not have, or `None`."""
-    for flag in EXPERIMENTS[experiment]:
-        name, value = flag.removeprefix("--").removeprefix("config.").split("=")
-        had = config
-        for key in name.split("."):
-            had = had[key]
-        if (had is None or type(had)(value) != had) and not (arm == "control" and name == "epochs") and not _TINY.value:
-            return f"{name}={had}"
+def foreign(experiment, arm, found):
+    """Why a finished run is none of this experiment and arm as they are now, or `None`."""
+    if found.get("recipe") != recipe_of(arm):
+        return f"its recipe, {found.get('recipe')}, is not what {arm} stands for now, {recipe_of(arm)}"
+    expected = dict(flag.removeprefix("--").removeprefix("config.").split("=") for flag in settings(experiment))
+    if arm == "control":  # as long as ICASC takes
+        expected.pop("epochs", None)
+    for name, value in expected.items():
+        had = functools.reduce(operator.getitem, name.split("."), found["config"])
+        if had is None or type(had)(value) != had:
+            return f"it was run with {name}={had}, {experiment} has {value}"
     return None
 
 
 def stored_runs(experiment):
-    """Results of the finished runs, by arm and seed; one of another recipe, as before a default changed, ends it."""
+    """Results of the finished runs, by arm and seed; one of other settings, as before a default changed, ends it."""
     runs = {arm: {} for arm in (*ARMS, *ABLATIONS)}
     for path in pathlib.Path(_RESULTS.value, experiment).glob("*.json"):
         arm, _, seed = path.stem.rpartition("-")
         runs[arm][int(seed)] = json.loads(path.read_text())
     for arm, by_seed in runs.items():
         for seed, found in by_seed.items():
-            if found.get("recipe") != recipe_of(arm):
-                sys.exit(
-                    f"{stored(experiment, arm, seed)}: its recipe, {found.get('recipe')}, is not what {arm} stands for "
-                    f"now, {recipe_of(arm)}. Remove it, and its workdir."
-                )
-            if other := other_setting(experiment, arm, found["config"]):
-                sys.exit(
-                    f"{stored(experiment, arm, seed)}: it was run with {other}, {experiment} is "
-                    f"{' '.join(EXPERIMENTS[experiment])}. Remove it, and its workdir."
-                )
+            if why := foreign(experiment, arm, found):
+                sys.exit(f"{stored(experiment, arm, seed)}: {why}. Remove it, and its workdir.")
     return runs
 
 
