@@ -68,16 +68,21 @@ ABLATIONS = {
 _ARMS = flags.DEFINE_list("arms", list(ARMS), f"Which to run: of {', '.join((*ARMS, *ABLATIONS))}.")
 FAITHFULNESS = ("insertion", "deletion")
 _PICTURES_A_CLASS = 500  # of CIFAR-10
+_CIFAR10 = (
+    "--dataset=folder", "--backbone=resnet20", "--config.image_size=32", "--config.optimizer.schedule=cosine",
+)  # fmt: skip
 _BIRDS = ("--dataset=cub200", "--config.image_size=128", "--batch_size=16")
+_VOC = ("--dataset=voc2012", "--config.image_size=128")
 EXPERIMENTS = {
     "cifar10": (
-        "--dataset=folder", "--backbone=resnet20", "--config.image_size=32", "--epochs=60", "--batch_size=32",
-        "--config.optimizer.schedule=cosine", "--config.optimizer.learning_rate=0.05",
+        *_CIFAR10, "--epochs=60", "--batch_size=32", "--config.optimizer.learning_rate=0.05",
         "--config.optimizer.weight_decay=2e-2",
     ),
+    "cifar10_full": (*_CIFAR10, "--epochs=20", "--batch_size=128", "--config.optimizer.weight_decay=5e-3"),
     "cub200": (*_BIRDS, "--epochs=12"),
     "cub200_long": (*_BIRDS, "--epochs=30", "--config.optimizer.weight_decay=0.3"),
-    "voc2012": ("--dataset=voc2012", "--config.image_size=128"),
+    "voc2012": (*_VOC, "--epochs=10"),
+    "voc2012_long": (*_VOC, "--epochs=20"),
     "scenes": ("--dataset=scenes", "--epochs=30", "--config.augmentation=pad_crop_flip"),
 }  # fmt: skip
 _TINY_FLAGS = ("--epochs=1", "--config.examples=64", "--backbone=resnet8", "--config.weights=none")
@@ -113,7 +118,8 @@ def arguments(experiment, arm, seed, workdir, epochs):
         given.append(f"--config.attention={value}" if key == "recipe" else f"--config.terms.{key}={value}")
     if _DATA_DIR.value and experiment != "scenes":
         folder = pathlib.Path(_DATA_DIR.value).resolve()
-        given.append(f"--data_dir={few_a_class(folder / 'cifar10') if experiment == 'cifar10' else folder}")
+        pictures = {"cifar10": lambda: few_a_class(folder / "cifar10"), "cifar10_full": lambda: folder / "cifar10"}
+        given.append(f"--data_dir={pictures.get(experiment, lambda: folder)()}")
     return given + ([f"--epochs={epochs}"] if epochs else [])
 
 
