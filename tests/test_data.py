@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from sfocus_tf import data
 from sfocus_tf.data import augmentation as augmentations
-from sfocus_tf.data import scenes
+from sfocus_tf.data import files, scenes
 
 COLOURS = {"apple": (250, 10, 10), "plum": (10, 10, 250)}
 
@@ -38,6 +38,19 @@ def test_folder(class_folders):
     images, labels = records(test.batches)
     assert images.shape == (4, 16, 16, 3) and images.dtype == np.float32 and labels.tolist() == [0, 0, 1, 1]
     np.testing.assert_allclose(images[0, 3, 3], COLOURS["apple"], atol=1)
+
+
+def test_every_extension_is_read(class_folders):
+    shutil.rmtree(class_folders / "test")
+    for name, colour in COLOURS.items():
+        (class_folders / "test" / name).mkdir(parents=True)
+        for number, extension in enumerate(sorted(files.EXTENSIONS)):
+            PIL.Image.new("RGB", (24, 20), colour).save(class_folders / "test" / name / f"{number}{extension}")
+    test = data.load("folder", "test", data_dir=class_folders, image_size=16)
+    images, labels = records(test.batches)
+    assert len(labels) == 2 * len(files.EXTENSIONS) and {".webp", ".gif"} <= set(files.EXTENSIONS)
+    expected = np.array([COLOURS[test.class_names[label]] for label in labels])
+    assert np.abs(images[:, 3, 3] - expected).max() <= 4  # JPEG and WebP lose a little
 
 
 def test_every_picture_is_seen_once_an_epoch_and_validation_is_held_out(class_folders):

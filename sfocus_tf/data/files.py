@@ -12,7 +12,7 @@ from sfocus_tf.data.augmentation import central_crop
 from sfocus_tf.data.source import Part, Record, Source, decode, indexed_keys
 
 _SLOW = 5000  # pictures from which on a progress bar is shown
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 
 
 class CorruptPictureError(ValueError):
@@ -123,7 +123,7 @@ def read_pictures(files: Sequence[pathlib.Path], size: tuple[int, int], center_c
     """Pictures from files, as a network takes them: `[files, *size, 3]` float32 in [0, 255].
 
     Args:
-        files: JPEG, PNG, BMP or GIF; see `readable`, which says whether they can be read.
+        files: JPEG, PNG, BMP, GIF or WebP; see `readable`, which says whether they can be read.
         size: height and width of the result, in pixels.
         center_crop: share of the shorter side that a central square window takes, in (0, 1]; the whole picture,
             stretched, for `None`.

@@ -103,7 +103,7 @@ class Part:
 
 
 def decode(data: tf.Tensor) -> tf.Tensor:
-    """An encoded JPEG, PNG, BMP or (first frame of a) GIF picture as `[height, width, 3]` uint8."""
+    """An encoded JPEG, PNG, BMP, WebP or (first frame of a) GIF picture as `[height, width, 3]` uint8."""
     image = tf.io.decode_image(data, channels=3, expand_animations=False)
     image.set_shape([None, None, 3])
     return image
