@@ -11,6 +11,7 @@ from sfocus_tf import channel_gradients, classifiers, distribution, layers, serv
 from sfocus_tf.explanation import ExplainingModel, Observer
 from sfocus_tf.losses import Term
 from sfocus_tf.naming import unknown
+from sfocus_tf.random_state import RandomStateModel
 from sfocus_tf.terms import SHARES, TERMS, Settings
 
 
@@ -29,7 +30,7 @@ class StepKind(NamedTuple):
 
 
 @keras.saving.register_keras_serializable(package="sfocus_tf")
-class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
+class SharpenFocus(distribution.ReplicatedModel, ExplainingModel, RandomStateModel):
     """Trains a classifier so that its attention to the true class and to its rival part.
 
     Source: "Sharpen Focus: Learning with Attention Separability and Consistency", ICCV 2019, arXiv 1811.07484. The loss
@@ -339,26 +340,11 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel):
         names = range(self.num_classes) if class_names is None else class_names
         serving.save(self._observer, filepath, tuple(str(name) for name in names), size, center_crop)
 
-    def save_own_variables(self, store: Any) -> None:
-        """As every Keras layer's, with the state of the random numbers: a loaded model draws what would have come."""
-        super().save_own_variables(store)
-        for number, state in enumerate(self._random_states()):
-            store[f"random_{number}"] = state
-
     def load_own_variables(self, store: Any) -> None:
-        """The counterpart of `save_own_variables`."""
-        own = [key for key in store.keys() if not key.startswith("random_")]  # noqa: SIM118 (not a dict)
-        super().load_own_variables({key: store[key] for key in own})
-        for number, state in enumerate(self._random_states()):
-            state.assign(store[f"random_{number}"])
+        """As every Keras layer's; called by Keras when it loads a file."""
+        super().load_own_variables(store)
         if self.train_function is not None:  # the weights of the terms may be others now
             self.make_train_function()
-
-    def _random_states(self) -> list[keras.Variable]:
-        """The variables of the seed generators inside (dropout's), which Keras counts among no layer's weights."""
-        others = [*self.weights, *(variable for metric in self.metrics for variable in metric.variables)]
-        known = {id(variable) for variable in others}
-        return [variable for variable in self.non_trainable_variables if id(variable) not in known]
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` needs to build the model again; weights apart."""

@@ -60,6 +60,8 @@ def first_pictures(data: Data, pictures: int, batch_size: int) -> Data:
 
 # The paper's losses at both layers, as options of SharpenFocus.
 PAPER = {"separation": "overlap", "separation_inner": 1.0, "separation_last": 1.0, "consistency": 1.0}
+ZERO = {"separation_inner": 0.0, "separation_last": 0.0, "consistency": 0.0}
+LABELS = np.array([0, 1, 2, 1, 0, 2])  # of six pictures, for a tiny classifier
 
 
 def tiny_classifier(
@@ -93,3 +95,9 @@ def encoded(image: np.ndarray, kind: str = "PNG", mode: str = "RGB") -> bytes:
     buffer = io.BytesIO()
     PIL.Image.fromarray(image.astype(np.uint8)).convert(mode).save(buffer, kind)
     return buffer.getvalue()
+
+
+def compiled(model, rate=0.1, loss=None, **kwargs):
+    """The model, ready to be trained by gradient descent with momentum."""
+    model.compile(keras.optimizers.SGD(rate, momentum=0.9), loss or crossentropy(), **kwargs)
+    return model

@@ -1,7 +1,4 @@
-"""SharpenFocus as a Keras model: its gradients, its modes, its logs, and what survives a file."""
-
-import subprocess
-import sys
+"""SharpenFocus as a Keras model: its gradients, its modes, its logs, and what it refuses."""
 
 import keras
 import numpy as np
@@ -10,16 +7,9 @@ import tensorflow as tf
 
 import sfocus_tf as sf
 from sfocus_tf import backbones, losses
-from tests.conftest import PAPER, ROOT, crossentropy, pictures, tiny_classifier
+from tests.conftest import LABELS, PAPER, ZERO, compiled, crossentropy, pictures, tiny_classifier
 
-LABELS = np.array([0, 1, 2, 1, 0, 2])
-ZERO = {"separation_inner": 0.0, "separation_last": 0.0, "consistency": 0.0}
 ATTENTION_LOGS = {"separation_inner", "separation_last", "consistency"}
-
-
-def compiled(model, rate=0.1, loss=None, **kwargs):
-    model.compile(keras.optimizers.SGD(rate, momentum=0.9), loss or crossentropy(), **kwargs)
-    return model
 
 
 def step_of(model, images, labels, **kwargs):
@@ -234,76 +224,6 @@ def test_pictures_may_come_by_the_name_of_the_input():
     assert np.isfinite(model.train_on_batch(named, LABELS)).all()
 
 
-def test_a_step_has_no_more_than_its_terms_need():
-    """By default no condition, no attention at the inner layer, and as many backward convolutions as plain Keras."""
-
-    def counted(**options):
-        model = compiled(sf.SharpenFocus(backbones.create("resnet8", 3, 16), **options))
-        model.make_train_function()
-        spec = (tf.TensorSpec([6, 16, 16, 3]), tf.TensorSpec([6], tf.int32))
-        graph = tf.function(lambda *data: model.train_step(data)).get_concrete_function(*spec).graph
-        types = [operation.type for operation in graph.get_operations()]
-        return [types.count(each) for each in ("If", "Conv2DBackpropInput", "Conv2DBackpropFilter")]
-
-    plain = counted(**ZERO)
-    assert counted() == plain
-    assert counted(separation_last=sf.Term(1.0, every_steps=2))[0] == 1
-    assert counted(**PAPER)[2] > plain[2]
-
-
-def test_inner_terms_are_logged_over_the_steps_that_computed_them():
-    model = compiled(sf.SharpenFocus(tiny_classifier()), rate=0.0)
-    first = model.train_on_batch(pictures(6), LABELS, return_dict=True)
-    assert first["consistency"] == 0 and first["separation_last"] > 0
-    model.set_term_weight("consistency", 1.0)
-    both = model.train_on_batch(pictures(6), LABELS, return_dict=True)
-    alone = model.evaluate(pictures(6), LABELS, return_dict=True, verbose=0)
-    assert both["consistency"] == pytest.approx(float(alone["consistency"]), rel=1e-4)
-    assert both["dead_rival_inner"] == pytest.approx(float(alone["dead_rival_inner"]))
-
-
-def test_schedule_and_lazy_steps():
-    """Warm-up of 2, then each second step with twice the weight: the steps between are those of plain Keras."""
-    images = pictures(6)
-    term = sf.Term(1.0, warmup_steps=2, every_steps=2)
-    model = compiled(sf.SharpenFocus(tiny_classifier(), separation_inner=0.0, separation_last=term, consistency=0.0))
-    seen = []
-    for _ in range(6):
-        model.reset_metrics()
-        logs = model.train_on_batch(images, LABELS, return_dict=True)
-        seen.append((logs["separation_last"] > 0, round(float(logs["loss"] - logs["classification_loss"]), 5)))
-        if seen[-1][0]:
-            assert logs["loss"] - logs["classification_loss"] == pytest.approx(2 * logs["separation_last"], rel=1e-4)
-    assert [computed for computed, _ in seen] == [False, False, True, False, True, False]
-    assert [extra for computed, extra in seen if not computed] == [0, 0, 0, 0]
-
-
-def test_a_changed_weight_takes_effect_without_compiling_again():
-    images = pictures(6)
-    model = compiled(sf.SharpenFocus(tiny_classifier(), **ZERO))
-    logs = model.train_on_batch(images, LABELS, return_dict=True)
-    assert logs["loss"] == pytest.approx(logs["classification_loss"])
-    for weight in (0.5, 0.25):
-        model.set_term_weight("separation_last", weight)
-        function = model.train_function
-        model.reset_metrics()
-        logs = model.train_on_batch(images, LABELS, return_dict=True)
-        assert logs["loss"] - logs["classification_loss"] == pytest.approx(weight * logs["separation_last"], rel=1e-3)
-        assert logs["separation_last"] > 0
-    assert model.train_function is function
-    with pytest.raises(ValueError, match="term='separation' is not known. Did you mean"):
-        model.set_term_weight("separation", 1.0)
-
-
-def test_a_weight_raised_from_zero_by_a_callback_counts_in_the_same_fit():
-    model = compiled(sf.SharpenFocus(tiny_classifier(), **ZERO))
-    raise_it = keras.callbacks.LambdaCallback(
-        on_epoch_begin=lambda epoch, logs: model.set_term_weight("consistency", float(epoch))
-    )
-    history = model.fit(pictures(6), LABELS, epochs=2, callbacks=[raise_it], verbose=0).history
-    assert history["consistency"][0] == 0 and history["consistency"][1] != 0
-
-
 def test_a_loss_on_probabilities_is_refused():
     model = sf.SharpenFocus(tiny_classifier())
     for loss in (
@@ -355,48 +275,3 @@ def test_a_negative_weight_is_told_by_its_name(term):
         sf.SharpenFocus(tiny_classifier(), **{term: -1.0})
     with pytest.raises(ValueError, match=f"{term}=-1.0: expected a weight of 0 or more"):
         sf.SharpenFocus(tiny_classifier()).set_term_weight(term, -1.0)
-
-
-FRESH = """
-import sys, keras, numpy as np, sfocus_tf
-from tests.conftest import pictures
-from tests.test_model import LABELS
-keras.utils.set_random_seed(7)
-model = keras.models.load_model(sys.argv[1])
-model.fit(pictures(6), LABELS, batch_size=3, epochs=2, shuffle=False, verbose=0)
-np.savez(sys.argv[2], *model.get_weights(), step=int(model.optimizer.iterations))
-"""
-
-
-def test_a_saved_model_trains_on_in_a_fresh_process(tmp_path):
-    images = pictures(6)
-    term = sf.Term(0.7, warmup_steps=3, ramp_steps=4)
-    classifier = backbones.create("resnet8", 3, 8, dropout=0.5)
-    model = sf.SharpenFocus(classifier, attention="layer_cam", separation_last=term, theta=0.6)
-    compiled(model, metrics=["accuracy"])
-    model.fit(images, LABELS, batch_size=3, epochs=2, shuffle=False, verbose=0)
-    model.set_term_weight("consistency", 0.25)
-    path = tmp_path / "model.keras"
-    model.save(path)
-
-    loaded = keras.models.load_model(path, safe_mode=True)
-    assert {**loaded.get_config(), "classifier": None} == {**model.get_config(), "classifier": None}
-    for one, other in zip(model.explain(images), loaded.explain(images), strict=True):
-        np.testing.assert_array_equal(one, other)
-
-    result = tmp_path / "weights.npz"
-    subprocess.run([sys.executable, "-c", FRESH, str(path), str(result)], check=True, cwd=ROOT)
-    model.fit(images, LABELS, batch_size=3, epochs=2, shuffle=False, verbose=0)
-    fresh = np.load(result)
-    assert int(fresh["step"]) == int(model.optimizer.iterations) == 8
-    for number, weight in enumerate(model.get_weights()):
-        np.testing.assert_allclose(fresh[f"arr_{number}"], weight, rtol=1e-5, atol=1e-6)
-
-
-def test_the_bare_classifier_is_trained_and_saved_with_it(tmp_path):
-    model = compiled(sf.SharpenFocus(tiny_classifier(), **PAPER))
-    images = pictures(6)
-    model.fit(images, LABELS, verbose=0)
-    model.classifier.save(tmp_path / "plain.keras")
-    plain = keras.models.load_model(tmp_path / "plain.keras")
-    np.testing.assert_allclose(plain.predict(images, verbose=0), model.predict(images, verbose=0), rtol=1e-6)

@@ -6,8 +6,7 @@ import pytest
 
 import sfocus_tf as sf
 from sfocus_tf import backbones
-from tests.conftest import PAPER, crossentropy, pictures, tiny_classifier
-from tests.test_model import LABELS, compiled
+from tests.conftest import LABELS, PAPER, compiled, crossentropy, pictures, tiny_classifier
 
 
 @pytest.mark.parametrize("options", [{}, {"separation": "margin"}, PAPER], ids=["default", "margin", "paper"])
