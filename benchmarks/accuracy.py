@@ -11,8 +11,8 @@ and recipe; all training pictures are used, and the network after the last epoch
 of ABLATIONS, which show what each part does. An interrupted run goes on where it stopped, and a finished one is kept in
 benchmarks/results/<experiment>/<arm>-<seed>.json, of cross-entropy and ICASC with insertion and deletion. Two runs at a
 time, of one thread each, use two cores best. The last line is JSON: for each experiment the means over the seeds that
-cross-entropy and ICASC have, and the paired difference with the 95 % interval of Student's t, in points; under `others`
-the same of each ablation.
+cross-entropy and ICASC have, and the paired difference with the 95 % interval of Student's t, in points (hundredths,
+where it is of the log-loss); under `others` the same of each ablation.
 """
 
 import concurrent.futures
@@ -67,6 +67,7 @@ ABLATIONS = {
 }
 _ARMS = flags.DEFINE_list("arms", list(ARMS), f"Which to run: of {', '.join((*ARMS, *ABLATIONS))}.")
 FAITHFULNESS = ("insertion", "deletion")
+BESIDES = ("log_loss", *FAITHFULNESS)  # compared, too
 _PICTURES_A_CLASS = {"cifar10": 500, "cifar10_few": 250, "cifar10_few_tuned": 250}  # else all
 _CIFAR10 = (
     "--dataset=folder", "--backbone=resnet20", "--config.image_size=32", "--config.optimizer.schedule=cosine",
@@ -207,7 +208,9 @@ def stored_runs(experiment):
     runs = {arm: {} for arm in (*ARMS, *ABLATIONS)}
     for path in pathlib.Path(_RESULTS.value, experiment).glob("*.json"):
         arm, _, seed = path.stem.rpartition("-")
-        runs[arm][int(seed)] = json.loads(path.read_text())
+        found = json.loads(path.read_text())
+        found["test"]["log_loss"] = found["test_loss"]
+        runs[arm][int(seed)] = found
     for arm, by_seed in runs.items():
         for seed, found in by_seed.items():
             if why := foreign(experiment, arm, found):
@@ -250,7 +253,7 @@ def summary(experiment):
         result[f"deviation_{arm}"] = round(float(np.std(spread, ddof=1)), 2) if len(seeds) > 1 else None
     others = {arm: runs[arm] for arm in ABLATIONS if runs[arm].keys() & runs["cross_entropy"].keys()}
     result["others"] = {arm: compared(runs["cross_entropy"], by_seed, metric) for arm, by_seed in others.items()}
-    for key in FAITHFULNESS:
+    for key in BESIDES:
         having = [{seed: run for seed, run in runs[arm].items() if key in run["test"]} for arm in ARMS[:2]]
         result[key] = compared(*having, key) if having[0].keys() & having[1].keys() else None
     if runs["every_4"].keys() & runs["icasc"].keys():
@@ -276,7 +279,7 @@ def markdown(found):
         others = {f"{arm} against cross_entropy": other for arm, other in row["others"].items()}
         if "every_4_over_icasc" in row:
             others["every_4 against icasc"] = row["every_4_over_icasc"]
-        others |= {f"{key} of icasc against cross_entropy": row[key] for key in FAITHFULNESS if row[key]}
+        others |= {f"{key} of icasc against cross_entropy": row[key] for key in BESIDES if row[key]}
         for what, other in others.items():
             seeds = f"; {other['seeds']} seeds" if other["seeds"] > 1 else ""
             ablations.append(f"{name}, {what}: {' ('.join(table.words(other))}{seeds})")

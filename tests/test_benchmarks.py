@@ -179,7 +179,8 @@ def test_summary_of_stored_runs_worked_out_by_hand(tmp_path, monkeypatch):
     for arm, values in scores.items():
         for seed, value in enumerate(values):
             test = {"accuracy": value, "overlap_last": 0.4 if arm == "icasc" else 0.8, "pointing_last": 0.5}
-            run = {"test": test, "seconds": 10.0, "epochs": 3, "recipe": accuracy.recipe_of(arm), "config": config}
+            run = {"test": test, "test_loss": 0.5 - value / 10, "seconds": 10.0, "epochs": 3, "config": config}
+            run["recipe"] = accuracy.recipe_of(arm)
             text = json.dumps(run)
             (tmp_path / "cub200" / f"{arm}-{seed}.json").write_text(text)
     found = accuracy.summary("cub200")
@@ -189,6 +190,7 @@ def test_summary_of_stored_runs_worked_out_by_hand(tmp_path, monkeypatch):
     assert (found["overlap_cross_entropy"], found["overlap_icasc"], found["pointing_icasc"]) == (80.0, 40.0, 50.0)
     assert found["others"] == {"every_4": {"difference": 1.0, "low": None, "high": None, "seeds": 1}}
     assert found["insertion"] is None  # not measured
+    assert found["log_loss"] == {"difference": -0.3, "low": -1.57, "high": 0.97, "seeds": 2}
     for arm, value in (("cross_entropy", 0.5), ("icasc", 0.45)):
         file = tmp_path / "cub200" / f"{arm}-1.json"
         run = json.loads(file.read_text())
@@ -201,7 +203,7 @@ def test_summary_of_stored_runs_worked_out_by_hand(tmp_path, monkeypatch):
     assert accuracy.summary("scenes") is None
     # Runs of before and after a change of the default recipe are no repetitions of one experiment.
     for recipe in ({"recipe": accuracy.recipe_of("strong")}, {}):
-        text = json.dumps({"test": {"accuracy": 0.7}, "seconds": 1.0, "config": config} | recipe)
+        text = json.dumps({"test": {"accuracy": 0.7}, "test_loss": 0.5, "seconds": 1.0, "config": config} | recipe)
         (tmp_path / "cub200" / "icasc-1.json").write_text(text)
         with pytest.raises(SystemExit, match="icasc-1.json: its recipe, .* is not what icasc stands for now"):
             accuracy.summary("cub200")
