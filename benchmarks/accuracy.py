@@ -9,10 +9,11 @@ cross-entropy with as many epochs as take the time of ICASC, where these are mor
 is --step_ratio, as wall times of whole runs tell of the machine's load). All have the same initial weights, data order
 and recipe; all training pictures are used, and the network after the last epoch is tested. --arms chooses, of these and
 of ABLATIONS, which show what each part does. An interrupted run goes on where it stopped, and a finished one is kept in
-benchmarks/results/<experiment>/<arm>-<seed>.json, of cross-entropy and ICASC with insertion and deletion. Two runs at a
-time, of one thread each, use two cores best. The last line is JSON: for each experiment the means over the seeds that
-cross-entropy and ICASC have, and the paired difference with the 95 % interval of Student's t, in points (hundredths,
-where it is of the log-loss); under `others` the same of each ablation.
+benchmarks/results/<experiment>/<arm>-<seed>.json, of cross-entropy and ICASC with insertion and deletion, and with
+overlap and pointing game of relative maps, which what changes no answer cannot change. Two runs at a time, of one
+thread each, use two cores best. The last line is JSON: for each experiment the means over the seeds that cross-entropy
+and ICASC have, and the paired difference with the 95 % interval of Student's t, in points (hundredths, where it is of
+the log-loss); under `others` the same of each ablation.
 """
 
 import concurrent.futures
@@ -35,6 +36,7 @@ _ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(_ROOT))  # for this folder, as a script
 
 from benchmarks import table
+from benchmarks.experiments import ABLATIONS, ARMS, EXPERIMENTS, PICTURES_A_CLASS, PLAIN, TINY_FLAGS, few_a_class
 from sfocus_tf import checkpoints, recipes
 
 matplotlib.use("Agg")
@@ -50,65 +52,18 @@ _STEP_RATIO = flags.DEFINE_float(
 )
 _TINY = flags.DEFINE_bool("tiny", False, "An epoch on a few pictures, to see that all is in place.")
 _PARALLEL = flags.DEFINE_integer("parallel", 2, "Runs at a time, of one thread each.")
-ARMS = ("cross_entropy", "icasc", "control")
-PLAIN = ("cross_entropy", "control")
-# What differs from the default recipe.
-ABLATIONS = {
-    "strong": {"separation_last": 1.0},
-    "outside": {"separation": "outside", "separation_last": 1.0},
-    "difference": {"separation": "difference", "separation_last": 3.0},
-    "every_4": {"every_steps": 4},
-    "paper": {"recipe": "paper"},
-    "overlap": {"separation": "overlap", "separation_last": 1.0},
-    "margin": {"separation": "margin", "separation_last": 1.0},
-    "both_layers": {"separation_inner": 1.0},
-    "with_consistency": {"consistency": 0.3},
-    "consistency_alone": {"separation_last": 0.0, "consistency": 0.3},
-}
 _ARMS = flags.DEFINE_list("arms", list(ARMS), f"Which to run: of {', '.join((*ARMS, *ABLATIONS))}.")
-FAITHFULNESS = ("insertion", "deletion")
-BESIDES = ("log_loss", *FAITHFULNESS)  # compared, too
-_PICTURES_A_CLASS = {"cifar10": 500, "cifar10_few": 250, "cifar10_few_tuned": 250}  # else all
-_CIFAR10 = (
-    "--dataset=folder", "--backbone=resnet20", "--config.image_size=32", "--config.optimizer.schedule=cosine",
-)  # fmt: skip
-_CIFAR10_FEW = (*_CIFAR10, "--epochs=60", "--batch_size=32", "--config.optimizer.learning_rate=0.05")
-_BIRDS = ("--dataset=cub200", "--config.image_size=128", "--batch_size=16")
-_VOC = ("--dataset=voc2012", "--config.image_size=128")
-EXPERIMENTS = {
-    "cifar10": (*_CIFAR10_FEW, "--config.optimizer.weight_decay=2e-2"),
-    # The field's usual weight decay, 5e-4 as an L2 term, and the one tuned for so few pictures.
-    "cifar10_few": (*_CIFAR10_FEW, "--config.optimizer.weight_decay=5e-3"),
-    "cifar10_few_tuned": (*_CIFAR10_FEW, "--config.optimizer.weight_decay=2e-2"),
-    "cifar10_full": (*_CIFAR10, "--epochs=20", "--batch_size=128", "--config.optimizer.weight_decay=5e-3"),
-    "cub200": (*_BIRDS, "--epochs=12"),
-    "cub200_long": (*_BIRDS, "--epochs=30", "--config.optimizer.weight_decay=0.3"),
-    "voc2012": (*_VOC, "--epochs=10"),
-    "voc2012_long": (*_VOC, "--epochs=20"),
-    "scenes": ("--dataset=scenes", "--epochs=30", "--config.augmentation=pad_crop_flip"),
-}  # fmt: skip
-_TINY_FLAGS = ("--epochs=1", "--config.examples=64", "--backbone=resnet8", "--config.weights=none")
-
-
-def few_a_class(cifar10, count):
-    """A folder beside CIFAR-10's with links to the first pictures of each class to train on, and all to test on."""
-    folder = cifar10.with_name(f"cifar10_{count}_a_class")
-    if not folder.exists():
-        made = folder.with_name(f"{folder.name}.new")
-        shutil.rmtree(made, ignore_errors=True)
-        for source in sorted((cifar10 / "train").iterdir()):
-            target = made / "train" / source.name
-            target.mkdir(parents=True)
-            for picture in sorted(source.iterdir())[:count]:
-                (target / picture.name).symlink_to(picture.resolve())
-        (made / "test").symlink_to((cifar10 / "test").resolve())
-        made.rename(folder)
-    return folder
+# What `python -m sfocus_tf evaluate` measures with a flag, by the names that it has here and there.
+MEASURES = {
+    "--faithfulness": {"insertion": "insertion", "deletion": "deletion"},
+    "--relative": {"relative_overlap": "overlap_last", "relative_pointing": "pointing_last"},
+}
+BESIDES = ("log_loss", *(name for names in MEASURES.values() for name in names))  # compared, too
 
 
 def settings(experiment):
     """The flags of train.py that make an experiment what it is."""
-    return (*EXPERIMENTS[experiment], *(_TINY_FLAGS if _TINY.value else ()))
+    return (*EXPERIMENTS[experiment], *(TINY_FLAGS if _TINY.value else ()))
 
 
 def arguments(experiment, arm, seed, workdir, epochs):
@@ -121,7 +76,7 @@ def arguments(experiment, arm, seed, workdir, epochs):
     if _DATA_DIR.value and experiment != "scenes":
         folder = pathlib.Path(_DATA_DIR.value).resolve()
         folder = folder / "cifar10" if experiment.startswith("cifar10") else folder
-        count = _PICTURES_A_CLASS.get(experiment)
+        count = PICTURES_A_CLASS.get(experiment)
         given.append(f"--data_dir={few_a_class(folder, count) if count else folder}")
     return given + ([f"--epochs={epochs}"] if epochs else [])
 
@@ -141,22 +96,26 @@ def run(experiment, arm, seed, epochs=None):
         shutil.copyfile(workdir / "results.json", kept)
         print(f"{experiment} {arm} {seed}: trained", flush=True)
     if arm in ARMS[:2]:
-        add_faithfulness(kept, workdir)
+        add_measures(kept, workdir)
 
 
-def add_faithfulness(kept, workdir):
-    """Measures insertion and deletion too, if that was not done before and the network of that run is still there."""
+def add_measures(kept, workdir):
+    """Measures what is in MEASURES too, if that was not done before and the network of that run is still there."""
     found = json.loads(kept.read_text())
-    if set(FAITHFULNESS) <= found["test"].keys() or not (workdir / "results.json").exists():
+    if not (workdir / "results.json").exists():
         return
     if json.loads((workdir / "results.json").read_text())["seconds"] != found["seconds"]:  # another run
         return
-    output = workdir / "evaluation.json"
-    alone("-m", "sfocus_tf", "evaluate", str(workdir / "last.keras"), "--faithfulness", f"--output={output}")
-    measured = json.loads(output.read_text())["summary"]
-    found["test"] |= {key: measured[key] for key in FAITHFULNESS}
-    checkpoints.write_text(kept, json.dumps(found, indent=2) + "\n")
-    print(f"{kept.parent.name} {kept.stem}: insertion and deletion measured", flush=True)
+    for flag, names in MEASURES.items():
+        several = flag == "--relative" and "mAP" in found["test"]  # sigmoids do notice what is added to all scores
+        if several or names.keys() & found["test"].keys():
+            continue
+        output = workdir / "evaluation.json"
+        alone("-m", "sfocus_tf", "evaluate", str(workdir / "last.keras"), flag, f"--output={output}")
+        measured = json.loads(output.read_text())["summary"]
+        found["test"] |= {name: measured[key] for name, key in names.items() if key in measured}
+        checkpoints.write_text(kept, json.dumps(found, indent=2) + "\n")
+        print(f"{kept.parent.name} {kept.stem}: {', '.join(names)} measured", flush=True)
 
 
 def alone(*command):

@@ -82,6 +82,11 @@ def _command(added: Any, name: str, text: str, examples: str) -> argparse.Argume
             "--batch_size", type=_positive, default=32, metavar="N", help="pictures a step (%(default)s)"
         )
         command.add_argument("--skip_corrupt", action="store_true", help="leave pictures that cannot be decoded out")
+        command.add_argument(
+            "--relative",
+            action="store_true",
+            help="maps of the scores less their mean over the classes, which\nwhat changes no answer cannot change",
+        )
     command.add_argument(
         "--image_size",
         type=_positive,

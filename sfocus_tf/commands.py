@@ -33,6 +33,8 @@ def explain(arguments: argparse.Namespace) -> None:
         raise unknown("--method", method, [*MECHANISMS, *OTHER_METHODS])
     folder = pathlib.Path(arguments.output).expanduser()
     files = _files(arguments.pictures, leave_out=folder.resolve())
+    if arguments.relative and method in OTHER_METHODS:
+        raise ValueError(f"--relative: expected a method of {', '.join(MECHANISMS)}, got --method={method}.")
     model = loading.load(arguments.model, arguments.preprocessing, arguments.multi_label or None)
     if method in MECHANISMS:
         model = SharpenFocus(
@@ -51,7 +53,7 @@ def explain(arguments: argparse.Namespace) -> None:
     for start in range(0, len(good), arguments.batch_size):
         batch = good[start : start + arguments.batch_size]
         images = data.read_pictures(batch, size, center_crop)
-        explanation = model.explain(images, target, rival, batch_size=len(batch))
+        explanation = model.explain(images, target, rival, len(batch), relative=arguments.relative)
         if method in OTHER_METHODS:
             explanation = explain_by(method, model, images, explanation)
         for row, file in enumerate(batch):
@@ -70,7 +72,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     settings = _data_settings(arguments, arguments.model)
     result = _evaluated(arguments, *_model_and_split(arguments, arguments.model, settings, {})).as_json()
     output.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"{settings['name']}, {settings['split']}: {result['pictures']} pictures")
+    print(f"{settings['name']}, {settings['split']}: {result['pictures']} pictures{_maps(arguments)}")
     width = max(len(name) for name in result["summary"])
     for name, value in result["summary"].items():
         shown = "not defined" if value is None else f"{value:.3f}" if "correlation" in name else f"{100 * value:.2f} %"
@@ -101,7 +103,7 @@ def compare(arguments: argparse.Namespace) -> None:
             _model_and_split(argparse.Namespace(**vars(arguments) | {"preprocessing": mode}), path, settings, splits)
         )
     evaluations = (_evaluated(arguments, *both[0]), _evaluated(arguments, *both[1]))
-    dataset = f"{settings['name']}, {settings['split']} split"
+    dataset = f"{settings['name']}, {settings['split']} split{_maps(arguments)}"
     pictures = functools.partial(_pictures, both[0][1])
     page = report.comparison_page(*evaluations, pictures, (names[0], names[1]), dataset)
     output.write_text(page, encoding="utf-8")
@@ -258,7 +260,11 @@ def _model_and_split(
 
 def _evaluated(arguments: argparse.Namespace, model: SharpenFocus, split: Data) -> Evaluation:
     steps = _FAITHFULNESS_STEPS if arguments.faithfulness else 0
-    return evaluation.evaluate(model, split, steps, _bar(split.steps, "batch"))
+    return evaluation.evaluate(model, split, steps, _bar(split.steps, "batch"), arguments.relative)
+
+
+def _maps(arguments: argparse.Namespace) -> str:
+    return ", relative maps" if arguments.relative else ""
 
 
 def _names(paths: tuple[str, str]) -> tuple[str, ...]:

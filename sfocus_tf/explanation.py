@@ -84,7 +84,12 @@ class Observer:
             relative: take it of the scores less their mean over the classes. Softmax gives the same probabilities when
                 the same is added to all scores, so that maps of the scores themselves can be changed by what changes
                 no answer.
+
+        Raises:
+            ValueError: `relative` with several labels, whose sigmoids do take notice of what is added.
         """
+        if relative and self.multi_label:
+            raise ValueError("relative=True: expected a classifier of one class a picture, got one of several.")
         paths = (self.inner_layer, self.last_layer) if inner else (self.last_layer,)
         # Outside of graphs a Jacobian would be traced anew each time. What replicas exchange has none, and of a replica
         # without pictures it gets the shapes wrong.
@@ -203,6 +208,7 @@ class ExplainingModel(keras.Model):
         labels: Any = None,
         *,
         inner: bool = True,
+        relative: bool = False,
     ) -> Explanation:
         """What the classifier looks at for a class and for its rival, at both layers.
 
@@ -218,13 +224,17 @@ class ExplainingModel(keras.Model):
                 class with the highest scores). A picture that has not both is explained as if it had no label.
             inner: take the maps at the inner layer too. Those at the last layer alone cost next to nothing where the
                 network ends in pooling and a dense layer.
+            relative: take the maps of the scores less their mean over the classes: of what tells a class from the
+                others. Softmax gives the same probabilities when the same is added to all scores, so that networks with
+                the same answers can differ in the maps of the scores themselves; these they share.
 
         Returns:
             Scores, class numbers and raw maps.
 
         Raises:
             ValueError: no pictures, a class number outside [-1, classes), not one for each picture, labels and class
-                numbers together, a batch size below 1, or an attention layer that the scores do not depend on.
+                numbers together, a batch size below 1, `relative` with several labels, or an attention layer that the
+                scores do not depend on.
         """
         images = np.asarray(images)
         if images.ndim == 3:
@@ -250,14 +260,19 @@ class ExplainingModel(keras.Model):
             rows = slice(start, start + batch_size)
             batch = tf.convert_to_tensor(images[rows])
             if labels is None:
-                parts.append(self.explain_on_batch(batch, wanted[0][rows], wanted[1][rows], inner))
+                parts.append(self.explain_on_batch(batch, wanted[0][rows], wanted[1][rows], inner, relative))
             else:
-                parts.append(self.explain_labelled_on_batch(batch, tf.convert_to_tensor(labels[rows]), inner))
+                parts.append(self.explain_labelled_on_batch(batch, tf.convert_to_tensor(labels[rows]), inner, relative))
         return Explanation(*(np.concatenate([np.asarray(part[key]) for part in parts]) for key in Explanation._fields))
 
     @tf.function(reduce_retracing=True, autograph=False)
     def explain_on_batch(
-        self, images: tf.Tensor, class_ids: tf.Tensor, rival_ids: tf.Tensor, inner: bool = True
+        self,
+        images: tf.Tensor,
+        class_ids: tf.Tensor,
+        rival_ids: tf.Tensor,
+        inner: bool = True,
+        relative: bool = False,
     ) -> dict[str, tf.Tensor]:
         """`explain` for one batch of tensors, for use in graphs.
 
@@ -266,16 +281,18 @@ class ExplainingModel(keras.Model):
             class_ids: `[batch]` int32; below 0 chosen by the scores.
             rival_ids: the same of the rival.
             inner: take the maps at the inner layer too; a Python bool.
+            relative: as in `explain`; a Python bool.
 
         Returns:
             The fields of `Explanation`.
         """
         wanted = (class_ids, rival_ids)
-        return _as_explanation(*self._observer.observe(images, training=False, wanted=wanted, inner=inner))
+        observed = self._observer.observe(images, training=False, wanted=wanted, inner=inner, relative=relative)
+        return _as_explanation(*observed)
 
     @tf.function(reduce_retracing=True, autograph=False)
     def explain_labelled_on_batch(
-        self, images: tf.Tensor, labels: tf.Tensor, inner: bool = True
+        self, images: tf.Tensor, labels: tf.Tensor, inner: bool = True, relative: bool = False
     ) -> dict[str, tf.Tensor]:
         """`explain(images, labels=labels)` for one batch of tensors.
 
@@ -283,11 +300,12 @@ class ExplainingModel(keras.Model):
             images: `[batch, height, width, channels]`.
             labels: in any form that training takes.
             inner: take the maps at the inner layer too; a Python bool.
+            relative: as in `explain`; a Python bool.
 
         Returns:
             The fields of `Explanation`, and `valid`, `[batch]` bool: whether a picture has a target and a rival.
         """
-        observed = self._observer.observe(images, training=False, labels=labels, inner=inner)
+        observed = self._observer.observe(images, training=False, labels=labels, inner=inner, relative=relative)
         return _as_explanation(*observed) | {"valid": observed[2].valid}
 
     def _wanted(self, argument: str, ids: Any, pictures: int) -> np.ndarray:

@@ -96,7 +96,11 @@ def test_a_workdir_needs_no_flags(tmp_path, capsys, monkeypatch):
     (workdir / "data.json").write_text(json.dumps({"class_names": ["left", "right"]}))
     monkeypatch.chdir(tmp_path)
     main(["evaluate", str(workdir)])
-    assert json.loads((tmp_path / "evaluation.json").read_text())["pictures"] == 12
+    measured = json.loads((tmp_path / "evaluation.json").read_text())
+    main(["evaluate", str(workdir), "--relative", "--output=relative.json"])
+    relative = json.loads((tmp_path / "relative.json").read_text())
+    assert measured["pictures"] == 12 and measured["classes"] == relative["classes"]
+    assert measured["summary"] != relative["summary"]
     for _ in range(2):  # its own figures are no pictures to explain
         main(["explain", str(workdir), ".", "--rival=left", "--batch_size=5"])
         assert len(list((tmp_path / "explanations").iterdir())) == 24
@@ -138,6 +142,7 @@ def test_wrong_input_is_told_in_one_line(stranger, tmp_path):
         (["explain", model, str(tmp_path / "*.jpg")], "no picture there"),
         (["explain", model, str(tmp_path / "broken.png")], "cannot be decoded"),
         (["explain", model, str(tmp_path / "broken.png"), "--method=gradcam"], "grad_cam"),
+        (["explain", model, str(root / "data"), "--method=vis:saliency", "--relative"], "expected a method of grad"),
         (["evaluate", model], "--dataset is not set"),
         (["evaluate", model, "--dataset=folder", f"--data_dir={tmp_path}", "--preprocessing=tt"], "'tf'"),
         (["compare", model, model, "--names=one", "--dataset=folder"], "--names='one': expected two different names"),

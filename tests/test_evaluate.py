@@ -53,6 +53,18 @@ def test_agrees_with_predict_and_explain(scenes):
     assert found.summary()["accuracy"] == np.mean(found.correct())
 
 
+def test_relative_measures_do_not_see_what_changes_no_answer(scenes):
+    model, data = sf.SharpenFocus(tiny_classifier(CLASSES, 16)), first_pictures(scenes, 24, 8)
+    before = [evaluation.evaluate(model, data, relative=relative).summary() for relative in (False, True)]
+    head = model.classifier.get_layer("scores")
+    kernel, bias = head.get_weights()
+    head.set_weights([kernel + np.linspace(-0.5, 1.0, len(kernel))[:, np.newaxis], bias])
+    after = [evaluation.evaluate(model, data, relative=relative).summary() for relative in (False, True)]
+    assert after[1] == pytest.approx(before[1], abs=1e-4, nan_ok=True)
+    assert after[0]["overlap_last"] != pytest.approx(before[0]["overlap_last"], abs=1e-2)
+    assert after[0]["accuracy"] == before[0]["accuracy"]
+
+
 def test_several_classes_a_picture(real):
     """Every class that a picture has is localised; rivals are absent classes; as JSON, with no NaN."""
     voc = sf.data.load("voc2012", "test", data_dir=real("voc2012_sample"), batch_size=7, image_size=32, regions=True)

@@ -52,6 +52,26 @@ def test_a_layer_that_the_scores_do_not_depend_on_is_named(attention):
         model.explain(pictures(2))
 
 
+def test_relative_maps_are_those_of_what_tells_classes_apart():
+    """They are the maps of the network whose kernel has no mean over the classes, which answers the same."""
+    model, images = sf.SharpenFocus(tiny_classifier(4)), pictures(6)
+    relative, raw = model.explain(images, relative=True), model.explain(images)
+    head = model.classifier.get_layer("scores")
+    kernel, bias = head.get_weights()
+    head.set_weights([kernel - kernel.mean(axis=1, keepdims=True), bias - bias.mean()])
+    centred = model.explain(images)
+    np.testing.assert_allclose(tf.nn.softmax(centred.scores), tf.nn.softmax(raw.scores), rtol=1e-5)
+    assert (relative.target == raw.target).all() and (relative.rival == raw.rival).all()
+    for key in ("target_inner", "rival_inner", "target_last", "rival_last"):
+        expected = getattr(centred, key)
+        assert expected.max() > 0
+        np.testing.assert_allclose(getattr(relative, key), expected, rtol=1e-4, atol=1e-6)
+        assert np.abs(getattr(raw, key) - expected).max() > 0.01 * expected.max()
+    several = sf.SharpenFocus(tiny_classifier(4), multi_label=True)
+    with pytest.raises(ValueError, match="relative=True: expected a classifier of one class a picture"):
+        several.explain(images, relative=True)
+
+
 def test_the_last_layer_alone_is_explained_without_a_backward_pass():
     """The same maps, and no convolution but those of the forward pass in the graph."""
     model = sf.SharpenFocus(backbones.create("resnet8", 5, 16))

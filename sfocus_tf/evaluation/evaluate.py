@@ -109,6 +109,7 @@ def evaluate(
     data: Data,
     faithfulness_steps: int = 0,
     on_batch: Callable[[int], None] | None = None,
+    relative: bool = False,
 ) -> Evaluation:
     """Runs a classifier over a split once and measures everything that the data allow.
 
@@ -118,13 +119,16 @@ def evaluate(
             has boxes or masks of the objects, for every class that a picture has.
         faithfulness_steps: steps of insertion and deletion (16 is usual; each costs two passes), 0 for neither.
         on_batch: called with the number of batches done, after each.
+        relative: of the maps of what tells a class from the others; see `SharpenFocus.explain`. Two networks with the
+            same answers then have the same measures.
 
     Returns:
         The measures.
 
     Raises:
         TypeError: data that `sfocus_tf.data.load` did not give.
-        ValueError: data in training order, without `regions`, or with another number of classes than the model.
+        ValueError: data in training order, without `regions`, or with another number of classes than the model; or
+            `relative` with several labels.
     """
     if not isinstance(data, Data):
         raise TypeError(f"data: expected sfocus_tf.data.load(..., regions=True), got {type(data).__name__}.")
@@ -138,7 +142,7 @@ def evaluate(
     parts: list[dict[str, np.ndarray]] = []
     pictures = 0
     for done, batch in enumerate(data.batches.as_numpy_iterator(), start=1):
-        parts.append(_measure_batch(model, batch, faithfulness_steps))
+        parts.append(_measure_batch(model, batch, faithfulness_steps, relative))
         parts[-1]["pairs"][:, 0] += pictures
         pictures += len(batch["label"])
         if on_batch is not None:
@@ -167,9 +171,12 @@ def countable(batch: dict[str, np.ndarray]) -> np.ndarray:
     return np.where(batch["difficult"] > 0.5, np.nan, batch["label"])
 
 
-def _measure_batch(model: SharpenFocus, batch: dict[str, np.ndarray], steps: int) -> dict[str, np.ndarray]:
+def _measure_batch(
+    model: SharpenFocus, batch: dict[str, np.ndarray], steps: int, relative: bool
+) -> dict[str, np.ndarray]:
     images, label = batch["image"], countable(batch)
-    observed = {key: value.numpy() for key, value in model.explain_labelled_on_batch(images, label).items()}
+    explained = model.explain_labelled_on_batch(images, label, relative=relative)
+    observed = {key: value.numpy() for key, value in explained.items()}
     result = {f"explanation/{key}": observed[key] for key in Explanation._fields}
     result |= {"label": label, "valid": observed["valid"]}
     for layer in LAYERS:
