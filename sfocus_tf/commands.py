@@ -72,7 +72,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     settings = _data_settings(arguments, arguments.model)
     result = _evaluated(arguments, *_model_and_split(arguments, arguments.model, settings, {})).as_json()
     output.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"{settings['name']}, {settings['split']}: {result['pictures']} pictures{_maps(arguments)}")
+    print(f"{settings['name']}, {settings['split']}: {result['pictures']} pictures{_kind_of_maps(arguments)}")
     width = max(len(name) for name in result["summary"])
     for name, value in result["summary"].items():
         shown = "not defined" if value is None else f"{value:.3f}" if "correlation" in name else f"{100 * value:.2f} %"
@@ -103,7 +103,7 @@ def compare(arguments: argparse.Namespace) -> None:
             _model_and_split(argparse.Namespace(**vars(arguments) | {"preprocessing": mode}), path, settings, splits)
         )
     evaluations = (_evaluated(arguments, *both[0]), _evaluated(arguments, *both[1]))
-    dataset = f"{settings['name']}, {settings['split']} split{_maps(arguments)}"
+    dataset = f"{settings['name']}, {settings['split']} split{_kind_of_maps(arguments)}"
     pictures = functools.partial(_pictures, both[0][1])
     page = report.comparison_page(*evaluations, pictures, (names[0], names[1]), dataset)
     output.write_text(page, encoding="utf-8")
@@ -263,7 +263,8 @@ def _evaluated(arguments: argparse.Namespace, model: SharpenFocus, split: Data) 
     return evaluation.evaluate(model, split, steps, _bar(split.steps, "batch"), arguments.relative)
 
 
-def _maps(arguments: argparse.Namespace) -> str:
+def _kind_of_maps(arguments: argparse.Namespace) -> str:
+    """What to add to the name of the pictures, where the maps are not the usual ones."""
     return ", relative maps" if arguments.relative else ""
 
 

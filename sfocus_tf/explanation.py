@@ -225,8 +225,8 @@ class ExplainingModel(keras.Model):
             inner: take the maps at the inner layer too. Those at the last layer alone cost next to nothing where the
                 network ends in pooling and a dense layer.
             relative: take the maps of the scores less their mean over the classes: of what tells a class from the
-                others. Softmax gives the same probabilities when the same is added to all scores, so that networks with
-                the same answers can differ in the maps of the scores themselves; these they share.
+                others. What is added to all scores of a picture changes no probability of softmax, but the maps of the
+                scores themselves; it does not change these.
 
         Returns:
             Scores, class numbers and raw maps.

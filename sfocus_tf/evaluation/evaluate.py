@@ -119,8 +119,8 @@ def evaluate(
             has boxes or masks of the objects, for every class that a picture has.
         faithfulness_steps: steps of insertion and deletion (16 is usual; each costs two passes), 0 for neither.
         on_batch: called with the number of batches done, after each.
-        relative: of the maps of what tells a class from the others; see `SharpenFocus.explain`. Two networks with the
-            same answers then have the same measures.
+        relative: of the maps of what tells a class from the others; see `SharpenFocus.explain`. What is added
+            to all scores of a picture then changes no measure.
 
     Returns:
         The measures.
