@@ -150,9 +150,11 @@ def consistency_loss(
         `[batch]`, in [theta - 1, theta].
     """
     alive = has_mass(inner_target_map, floor) & has_region
-    inside = tf.reduce_sum(inner_target_map * mask, axis=(1, 2))
-    total = tf.reduce_sum(inner_target_map, axis=(1, 2))
-    return tf.where(alive, theta - _ratio(inside, total, alive), tf.zeros_like(total))
+    total = tf.reduce_sum(inner_target_map, axis=(1, 2), keepdims=True)
+    # Divided first: the mask's slope, times a map of 1e30, overflows where the last layer's map is small.
+    share = _ratio(inner_target_map, total, alive[:, tf.newaxis, tf.newaxis])
+    inside = tf.reduce_sum(share * mask, axis=(1, 2))
+    return tf.where(alive, theta - inside, tf.zeros_like(inside))
 
 
 def _ratio(part: tf.Tensor, whole: tf.Tensor, alive: tf.Tensor) -> tf.Tensor:
