@@ -62,8 +62,8 @@ def _add_explain(explain: argparse.ArgumentParser) -> None:
     explain.add_argument(
         "--method",
         metavar="NAME",
-        help="how maps are made: grad_cam, grad_cam_positive,\ngrad_cam_plus_plus or layer_cam (the model's own by "
-        "default), or by\ntf-keras-vis: vis:score_cam, vis:grad_cam_plus_plus, vis:saliency",
+        help="how maps are made: grad_cam, grad_cam_positive,\ngrad_cam_plus_plus, hires_cam or layer_cam (the model's "
+        "own by default),\nor by tf-keras-vis: vis:score_cam, vis:grad_cam_plus_plus, vis:saliency",
     )
     explain.add_argument("--output", metavar="FOLDER", default="explanations", help="for the figures (%(default)s)")
 

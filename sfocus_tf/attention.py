@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from sfocus_tf.naming import unknown
 
-MECHANISMS = ("grad_cam", "grad_cam_positive", "grad_cam_plus_plus", "layer_cam")
+MECHANISMS = ("grad_cam", "grad_cam_positive", "grad_cam_plus_plus", "hires_cam", "layer_cam")
 
 # The least mass of a map that is ever taken for real, whatever the scale of the network.
 SMALLEST_FLOOR = 1e-12
@@ -64,6 +64,8 @@ def attention(features: tf.Tensor, gradients: tf.Tensor, mechanism: str = "grad_
     - "grad_cam_positive": the mean of `ReLU(g)`, as the public reproduction of the paper has it.
     - "grad_cam_plus_plus": the sum of `ReLU(g) * g^2 / (2 g^2 + g^3 * sum F)` over positions (Chattopadhay et al.,
       WACV 2018, arXiv 1710.11063, equations 10, 11 and 19), without its factor `exp(Y)`, which scales a whole map.
+    - "hires_cam": `g` at each position (HiResCAM, Draelos and Carin 2020, arXiv 2011.08891): what each position adds to
+      the score, to first order. The same as "grad_cam" where a network ends in pooling and one dense layer.
     - "layer_cam": `ReLU(g)` at each position (Jiang et al., IEEE TIP 2021, equation 5).
 
     Args:
@@ -78,8 +80,8 @@ def attention(features: tf.Tensor, gradients: tf.Tensor, mechanism: str = "grad_
         ValueError: unknown mechanism.
     """
     features, gradients = _at_least_float32(features), _at_least_float32(gradients)
-    if check_mechanism(mechanism) == "layer_cam":
-        evidence = tf.nn.relu(gradients) * features
+    if check_mechanism(mechanism) in ("hires_cam", "layer_cam"):
+        evidence = (gradients if mechanism == "hires_cam" else tf.nn.relu(gradients)) * features
         total = tf.reduce_sum(evidence, axis=-1)
         capacity = tf.reduce_sum(tf.abs(evidence), axis=(1, 2, 3))
         return Attention(tf.nn.relu(total), total, tf.stop_gradient(capacity))

@@ -25,6 +25,8 @@ GRADIENTS = tf.constant([[[[2.0, -4.0], [0.0, 2.0]]]])
         ("grad_cam_positive", [[[3.0, 3.0]]], 6.0),
         # sum F = (4, 2); alpha_1 = 2 / (2 + 4*2) = 0.2, alpha_2 = 2 / (2 + 2*2) = 1/3.
         ("grad_cam_plus_plus", [[[0.2 + 2 / 3, 0.6]]], 0.2 * 4 + 2 / 3),
+        # g * F at each position: (2 - 8, 0 + 0).
+        ("hires_cam", [[[0.0, 0.0]]], 10.0),
         # relu(g) * F at each position: (2 + 0, 0 + 0).
         ("layer_cam", [[[2.0, 0.0]]], 2.0),
     ],

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import sfocus_tf as sf
-from sfocus_tf import backbones, losses
+from sfocus_tf import attention, backbones, losses
 from tests.conftest import LABELS, PAPER, ZERO, compiled, crossentropy, pictures, tiny_classifier
 
 ATTENTION_LOGS = {"separation_inner", "separation_last", "consistency"}
@@ -38,7 +38,7 @@ def test_zero_weights_train_exactly_as_plain_keras():
     np.testing.assert_allclose(plain_loss, wrapped_loss, rtol=1e-6)
 
 
-@pytest.mark.parametrize("mechanism", ["grad_cam", "grad_cam_positive", "grad_cam_plus_plus", "layer_cam"])
+@pytest.mark.parametrize("mechanism", attention.MECHANISMS)
 def test_gradient_of_the_whole_loss_equals_finite_differences(mechanism):
     """In float64, on a smooth network; every weight of it. The attention is differentiated through its own weights."""
     keras.config.set_floatx("float64")
