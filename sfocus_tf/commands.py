@@ -238,6 +238,8 @@ def _model_and_split(
 ) -> tuple[SharpenFocus, Data]:
     """A model and the pictures at its size; `splits` keeps what was loaded, by size."""
     model = loading.load(path, arguments.preprocessing)
+    if arguments.relative and model.multi_label:  # before the data are read
+        raise ValueError(f"--relative: expected a model of one class a picture, got MODEL={path!r}, one of several.")
     size = _size(arguments, path, model)
     if size and size[0] != size[1]:
         raise ValueError(f"MODEL={path!r} takes pictures of {size[0]}x{size[1]} pixels: expected a square.")

@@ -136,6 +136,8 @@ def test_a_network_for_any_size_and_one_for_rectangles(tmp_path):
 def test_wrong_input_is_told_in_one_line(stranger, tmp_path):
     root, _ = stranger
     model = str(root / "mobile.keras")
+    several = str(tmp_path / "several.keras")
+    sf.SharpenFocus(tiny_classifier(), multi_label=True).save(several)
     (tmp_path / "broken.png").write_text("no picture")
     for arguments, message in [
         (["explain", str(root / "no.keras"), str(tmp_path / "broken.png")], "does not exist"),
@@ -143,6 +145,7 @@ def test_wrong_input_is_told_in_one_line(stranger, tmp_path):
         (["explain", model, str(tmp_path / "broken.png")], "cannot be decoded"),
         (["explain", model, str(tmp_path / "broken.png"), "--method=gradcam"], "grad_cam"),
         (["explain", model, str(root / "data"), "--method=vis:saliency", "--relative"], "expected a method of grad"),
+        (["evaluate", several, "--dataset=folder", "--data_dir=none", "--relative"], "got MODEL=.*, one of several"),
         (["evaluate", model], "--dataset is not set"),
         (["evaluate", model, "--dataset=folder", f"--data_dir={tmp_path}", "--preprocessing=tt"], "'tf'"),
         (["compare", model, model, "--names=one", "--dataset=folder"], "--names='one': expected two different names"),
