@@ -71,6 +71,7 @@ class Observer:
         wanted: tuple[tf.Tensor, tf.Tensor] | None = None,
         inner: bool = True,
         relative: bool = False,
+        contrast: bool = False,
     ) -> tuple[tf.Tensor, Maps, Classes]:
         """Scores as the classifier gives them, and the attention of two classes at both layers.
 
@@ -84,6 +85,8 @@ class Observer:
             relative: take it of the scores less their mean over the classes. Softmax gives the same probabilities when
                 the same is added to all scores, so that maps of the scores themselves can be changed by what changes
                 no answer.
+            contrast: take the target's of its score less the rival's, and the rival's of the opposite, for which one
+                backward pass is enough.
 
         Raises:
             ValueError: `relative` with several labels, whose sigmoids do take notice of what is added.
@@ -114,9 +117,13 @@ class Observer:
             classes = self._classes(tf.stop_gradient(scores), labels, wanted)
             explained = scores - tf.reduce_mean(scores, axis=-1, keepdims=True) if relative else scores
             chosen = [tf.gather(explained, ids, batch_dims=1) for ids in (classes.target, classes.rival)]
-            of_both = tf.stack([tf.reduce_sum(score) for score in chosen]) if in_one_pass else None
+            of_both = tf.stack([tf.reduce_sum(score) for score in chosen]) if in_one_pass and not contrast else None
+            apart = chosen[0] - chosen[1]
         sources = {path: [output for _, output in ends[path]] for path in paths}
-        if in_one_pass:
+        if contrast:
+            slopes = [tape.gradient(apart, sources)]
+            slopes.append(tf.nest.map_structure(lambda slope: None if slope is None else -slope, slopes[0]))
+        elif in_one_pass:
             slopes = _slopes_in_one_pass(tape, of_both, sources)
         else:
             slopes = [tape.gradient(score, sources) for score in chosen]

@@ -101,7 +101,8 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel, RandomStateMod
                 which is the paper's; see `rival_loss` (the first two), `difference_loss`, `margin_loss` and
                 `separation_loss` of `sfocus_tf.losses`.
                 With "outside" and one class a picture, all terms are of the attention of scores less their mean over
-                the classes; explanations are always of the scores themselves.
+                the classes, and with "difference" of that of the target's score less the rival's and the opposite;
+                explanations are of the scores themselves.
             separation_inner: weight of the separation loss at the inner layer, or a `Term` with warm-up, ramp and
                 "every k steps" too.
             separation_last: the same at the last layer.
@@ -128,6 +129,7 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel, RandomStateMod
         self.settings = Settings(separation, sigma, omega, theta, minimum_mass)
         # Softmax alone takes no notice of what is added to all scores; sigmoids do.
         self._relative = separation == "outside" and not multi_label
+        self._contrast = separation == "difference"
         given = dict(zip(TERMS, (separation_inner, separation_last, consistency), strict=True))
         # Sums over maps and all that is made of them: float32 at least, float64 for a float64 classifier.
         self._float = "float64" if classifier.outputs[0].dtype == "float64" else "float32"
@@ -226,7 +228,9 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel, RandomStateMod
         """One step of evaluation: the same losses, with the terms' weights as they stand (warm-up included)."""
         x, y, sample_weight = self._unpacked(data)
         step = tf.cast(self.optimizer.iterations, tf.int64) if self.optimizer else tf.constant(2**62, tf.int64)
-        scores, maps, classes = self._observer.observe(x, training=False, labels=y, relative=self._relative)
+        scores, maps, classes = self._observer.observe(
+            x, training=False, labels=y, relative=self._relative, contrast=self._contrast
+        )
         loss = self._compute_loss(x=x, y=y, y_pred=scores, sample_weight=sample_weight, training=False)
         summary = self.settings.summary(scores, maps, classes, sample_weight, self.multi_label)
         weights = self._weights_at(step, training=False)
@@ -257,7 +261,7 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel, RandomStateMod
             else:
                 inner = self._step_kind.inner
                 scores, maps, classes = self._observer.observe(
-                    x, training=True, labels=y, inner=inner, relative=self._relative
+                    x, training=True, labels=y, inner=inner, relative=self._relative, contrast=self._contrast
                 )
                 summary = self.settings.summary(scores, maps, classes, sample_weight, self.multi_label)
                 loss = self._compute_loss(x=x, y=y, y_pred=scores, sample_weight=sample_weight, training=True)

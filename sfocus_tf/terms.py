@@ -87,7 +87,8 @@ class Settings:
         if self.separation == "margin":
             return losses.margin_loss(target.evidence, rival.evidence, part)
         if self.separation == "difference":
-            return losses.difference_loss(target.evidence, rival.evidence, floor)
+            # Of the scores' difference and its opposite, so that it is all there twice.
+            return losses.difference_loss(target.evidence, rival.evidence, 2.0 * floor)
         if self.separation == "overlap":
             return losses.separation_loss(target.map, rival.map, part, floor)
         return losses.rival_loss(target.map, rival.map, part, probability, floor)

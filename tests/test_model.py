@@ -172,7 +172,9 @@ def test_features_of_any_scale_train_without_nan(exponent, separation):
     @tf.function
     def loss_and_gradients(images, labels):
         with tf.GradientTape() as tape:
-            observed = model._observer.observe(images, training=True, labels=labels, relative=model._relative)
+            observed = model._observer.observe(
+                images, training=True, labels=labels, relative=model._relative, contrast=model._contrast
+            )
             loss = tf.add_n(model.settings.summary(*observed, None, False)[:3])
         return loss, tape.gradient(loss, classifier.trainable_weights)
 
@@ -181,6 +183,20 @@ def test_features_of_any_scale_train_without_nan(exponent, separation):
     assert separation == "margin" or float(loss) < 3  # the paper's ratios are bounded
     for gradient in gradients:
         assert gradient is None or np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("mechanism", ["grad_cam", "hires_cam"])
+def test_difference_from_one_backward_pass_is_that_of_two(mechanism):
+    """Where maps are linear in the score, the evidence of the scores' difference is the difference of the evidence."""
+    model, images = sf.SharpenFocus(tiny_classifier(4), attention=mechanism), pictures(6)
+    observer, expected = model._observer, []
+    for contrast in (False, True):
+        _, maps, _ = observer.observe(tf.constant(images), training=False, labels=LABELS, contrast=contrast)
+        pairs = ((maps.target_inner, maps.rival_inner), (maps.target_last, maps.rival_last))
+        expected.append([losses.difference_loss(target.evidence, rival.evidence) for target, rival in pairs])
+    for of_two, of_one in zip(*expected, strict=True):
+        assert np.ptp(of_two) > 0.05
+        np.testing.assert_allclose(of_one, of_two, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("separation", losses.SEPARATIONS)
