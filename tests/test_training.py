@@ -304,7 +304,7 @@ def test_recipes():
     assert default["separation_inner"].weight == default["consistency"].weight == 0
     changed = recipes.recipe("default", {"warmup": 0.5, "theta": None}).arguments(100)
     assert changed["separation_last"].warmup_steps == 50 and changed["theta"] == 0.8
-    for name, weight in (("default", 0.015), ("paper", 1)):
+    for name, weight in (("default", 0.005), ("paper", 1)):
         assert recipes.recipe(name).arguments(100, classes=20)["separation_last"].weight == pytest.approx(weight)
     with pytest.raises(ValueError, match="changes='thta' is not known. Did you mean 'theta'"):
         recipes.recipe("paper", {"thta": 1})
