@@ -8,9 +8,10 @@ import tensorflow as tf
 
 from sfocus_tf import attention as attention_lib
 from sfocus_tf import channel_gradients, classifiers, distribution, layers, serving
-from sfocus_tf.explanation import ExplainingModel, Observer
+from sfocus_tf.explanation import ExplainingModel
 from sfocus_tf.losses import Term
 from sfocus_tf.naming import unknown
+from sfocus_tf.observer import Observer
 from sfocus_tf.random_state import RandomStateModel
 from sfocus_tf.terms import SHARES, TERMS, Settings
 

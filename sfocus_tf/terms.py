@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from sfocus_tf import attention, losses
 from sfocus_tf.attention import Attention, Classes
-from sfocus_tf.explanation import Maps
 from sfocus_tf.naming import unknown
+from sfocus_tf.observer import Maps
 
 TERMS = ("separation_inner", "separation_last", "consistency")
 # Logged beside the terms: shares of the pictures, in the order in which they are computed.

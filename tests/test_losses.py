@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from sfocus_tf import attention, losses
 from sfocus_tf.attention import Attention
-from sfocus_tf.explanation import Maps
 from sfocus_tf.losses import Term
+from sfocus_tf.observer import Maps
 from sfocus_tf.terms import Settings
 
 
