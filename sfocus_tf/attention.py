@@ -14,6 +14,9 @@ from sfocus_tf.naming import unknown
 
 MECHANISMS = ("grad_cam", "grad_cam_positive", "grad_cam_plus_plus", "hires_cam", "layer_cam")
 
+# Those whose evidence is linear in the score: the evidence of a difference of scores is the difference of the evidence.
+LINEAR = ("grad_cam", "hires_cam")
+
 # The least mass of a map that is ever taken for real, whatever the scale of the network.
 SMALLEST_FLOOR = 1e-12
 
@@ -65,7 +68,8 @@ def attention(features: tf.Tensor, gradients: tf.Tensor, mechanism: str = "grad_
     - "grad_cam_plus_plus": the sum of `ReLU(g) * g^2 / (2 g^2 + g^3 * sum F)` over positions (Chattopadhay et al.,
       WACV 2018, arXiv 1710.11063, equations 10, 11 and 19), without its factor `exp(Y)`, which scales a whole map.
     - "hires_cam": `g` at each position (HiResCAM, Draelos and Carin 2020, arXiv 2011.08891): what each position adds to
-      the score, to first order. The same as "grad_cam" where a network ends in pooling and one dense layer.
+      the score, to first order. The same as "grad_cam" at the last layer of a network that ends in average pooling
+      and one dense layer.
     - "layer_cam": `ReLU(g)` at each position (Jiang et al., IEEE TIP 2021, equation 5).
 
     Args:

@@ -58,7 +58,8 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel, RandomStateMod
     weights; over the steps that computed them, 0 where none did, as with the inner layer's in training by default), and
     `dead_target_inner`, `dead_rival_inner`, `dead_target_last`, `dead_rival_last`: the share of pictures whose map is
     all zero; `weak_inner`, `weak_last`: the share whose target map is below `minimum_mass`, which count as zero in all
-    terms but the separations "margin" and "difference" (which leaves out by the difference of the evidence instead).
+    terms but the separations "margin" and "difference" (which leaves out by the difference of the evidence instead, and
+    whose `dead_rival` says where nothing speaks for the rival).
 
     Attributes:
         classifier: the wrapped model.
@@ -102,8 +103,8 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel, RandomStateMod
                 which is the paper's; see `rival_loss` (the first two), `difference_loss`, `margin_loss` and
                 `separation_loss` of `sfocus_tf.losses`.
                 With "outside" and one class a picture, all terms are of the attention of scores less their mean over
-                the classes, and with "difference" of that of the target's score less the rival's and the opposite;
-                explanations are of the scores themselves.
+                the classes, and with "difference" and a mechanism of `sfocus_tf.attention.LINEAR` of that of the
+                target's score less the rival's, and of the opposite; explanations are of the scores themselves.
             separation_inner: weight of the separation loss at the inner layer, or a `Term` with warm-up, ramp and
                 "every k steps" too.
             separation_last: the same at the last layer.
@@ -130,7 +131,8 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel, RandomStateMod
         self.settings = Settings(separation, sigma, omega, theta, minimum_mass)
         # Softmax alone takes no notice of what is added to all scores; sigmoids do.
         self._relative = separation == "outside" and not multi_label
-        self._contrast = separation == "difference"
+        # One backward pass instead of two, where it is the same.
+        self._contrast = separation == "difference" and attention in attention_lib.LINEAR
         given = dict(zip(TERMS, (separation_inner, separation_last, consistency), strict=True))
         # Sums over maps and all that is made of them: float32 at least, float64 for a float64 classifier.
         self._float = "float64" if classifier.outputs[0].dtype == "float64" else "float32"

@@ -24,9 +24,9 @@ class Settings:
         sigma: threshold of the soft mask, in [0, 1]; see `sfocus_tf.attention.soft_mask`.
         omega: its steepness, in [0, 10000].
         theta: target of the consistency loss, in [0, 1]; see `sfocus_tf.losses.consistency_loss`.
-        minimum_mass: a picture whose target map (of "difference", the difference of the evidence) holds less than this
-            share of the evidence in its features counts as zero in all losses but the margin, in [0, 1]; 0 leaves none
-            out. See `sfocus_tf.attention.Attention`.
+        minimum_mass: a picture whose target map holds less than this share of the evidence in its features (with
+            "difference": the difference of the evidence less than this share of that of both classes) counts as zero in
+            all losses but the margin, in [0, 1]; 0 leaves none out. See `sfocus_tf.attention.Attention`.
     """
 
     separation: str = "rival"
@@ -87,8 +87,8 @@ class Settings:
         if self.separation == "margin":
             return losses.margin_loss(target.evidence, rival.evidence, part)
         if self.separation == "difference":
-            # Of the scores' difference and its opposite, so that it is all there twice.
-            return losses.difference_loss(target.evidence, rival.evidence, 2.0 * floor)
+            both = self.minimum_mass * (target.capacity + rival.capacity)
+            return losses.difference_loss(target.evidence, rival.evidence, both)
         if self.separation == "overlap":
             return losses.separation_loss(target.map, rival.map, part, floor)
         return losses.rival_loss(target.map, rival.map, part, probability, floor)
