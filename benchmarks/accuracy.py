@@ -215,8 +215,8 @@ def summary(experiment):
     for key in BESIDES:
         having = [{seed: run for seed, run in runs[arm].items() if key in run["test"]} for arm in ARMS[:2]]
         result[key] = compared(*having, key) if having[0].keys() & having[1].keys() else None
-    if runs["every_4"].keys() & runs["medium"].keys():
-        result["every_4_over_medium"] = compared(runs["medium"], runs["every_4"], metric)
+    if runs["every_4"].keys() & runs["icasc"].keys():
+        result["every_4_over_icasc"] = compared(runs["icasc"], runs["every_4"], metric)
     return result
 
 
@@ -236,8 +236,8 @@ def markdown(found):
         cells += ["no boxes or masks" if None in pair else f"{pair[0]} to {pair[1]}" for pair in pairs]
         lines.append(f"| {' | '.join(cells)} |")
         others = {f"{arm} against cross_entropy": other for arm, other in row["others"].items()}
-        if "every_4_over_medium" in row:
-            others["every_4 against medium"] = row["every_4_over_medium"]
+        if "every_4_over_icasc" in row:
+            others["every_4 against icasc"] = row["every_4_over_icasc"]
         others |= {f"{key} of icasc against cross_entropy": row[key] for key in BESIDES if row[key]}
         for what, other in others.items():
             seeds = f"; {other['seeds']} seeds" if other["seeds"] > 1 else ""

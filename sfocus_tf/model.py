@@ -79,7 +79,7 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel, RandomStateMod
         multi_label: bool = False,
         separation: str = "rival",
         separation_inner: float | Term = 0.0,
-        separation_last: float | Term = 0.1,
+        separation_last: float | Term = 0.3,
         consistency: float | Term = 0.0,
         sigma: float = 0.55,
         omega: float = 100.0,

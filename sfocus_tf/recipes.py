@@ -28,7 +28,7 @@ class Recipe:
     second_order: bool = True
     separation: str = "rival"
     separation_inner: float = 0.0
-    separation_last: float = 0.1
+    separation_last: float = 0.3
     consistency: float = 0.0
     warmup: float = 0.0
     ramp: float = 0.0

@@ -161,7 +161,7 @@ def test_a_recipe_that_changed_since_is_another_config(tmp_path, monkeypatch):
     (tmp_path / "last.keras").touch()
     prepare(config, tmp_path)
     monkeypatch.setitem(recipes.RECIPES, "default", recipes.Recipe(separation_last=2.0))
-    with pytest.raises(WorkdirError, match="recipe.separation_last: 0.1 there, 2.0 now"):
+    with pytest.raises(WorkdirError, match="recipe.separation_last: 0.3 there, 2.0 now"):
         prepare(config, tmp_path)
 
 
@@ -300,11 +300,11 @@ def test_recipes():
     paper = recipes.recipe("paper").arguments(100)
     assert paper["consistency"].weight == 1 and paper["consistency"].warmup_steps == 0 and paper["minimum_mass"] == 0
     default = recipes.recipe("default").arguments(100)
-    assert default["separation"] == "rival" and default["separation_last"] == losses.Term(0.1, 10, 10)
+    assert default["separation"] == "rival" and default["separation_last"] == losses.Term(0.3, 10, 10)
     assert default["separation_inner"].weight == default["consistency"].weight == 0
     changed = recipes.recipe("default", {"warmup": 0.5, "theta": None}).arguments(100)
     assert changed["separation_last"].warmup_steps == 50 and changed["theta"] == 0.8
-    for name, weight in (("default", 0.005), ("paper", 1)):
+    for name, weight in (("default", 0.015), ("paper", 1)):
         assert recipes.recipe(name).arguments(100, classes=20)["separation_last"].weight == pytest.approx(weight)
     with pytest.raises(ValueError, match="changes='thta' is not known. Did you mean 'theta'"):
         recipes.recipe("paper", {"thta": 1})
