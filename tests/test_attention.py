@@ -85,11 +85,12 @@ def test_maps_equal_tf_keras_vis(mechanism, modifier, layer):
         np.testing.assert_allclose(getattr(explanation, f"{role}_{layer}"), expected, rtol=1e-4, atol=1e-7)
 
 
-def test_last_map_equals_the_closed_form_of_pooling_and_dense():
+@pytest.mark.parametrize("mechanism", attention.LINEAR)
+def test_last_map_equals_the_closed_form_of_pooling_and_dense(mechanism):
     """Y = W' mean(F) + b, so alpha = W / positions whatever the picture (Zhou et al. 2016)."""
     classifier = tiny_classifier()
     images = pictures(6)
-    explanation = sf.SharpenFocus(classifier).explain(images)
+    explanation = sf.SharpenFocus(classifier, attention=mechanism).explain(images)
     features = keras.Model(classifier.input, classifier.get_layer("coarse").output).predict(images, verbose=0)
     kernel = classifier.get_layer("scores").get_weights()[0] / (4 * 4)
     for role in ("target", "rival"):

@@ -185,7 +185,7 @@ def test_features_of_any_scale_train_without_nan(exponent, separation):
         assert gradient is None or np.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("mechanism", ["grad_cam", "hires_cam"])
+@pytest.mark.parametrize("mechanism", attention.LINEAR)
 def test_difference_from_one_backward_pass_is_that_of_two(mechanism):
     """Where maps are linear in the score, the evidence of the scores' difference is the difference of the evidence."""
     model, images = sf.SharpenFocus(tiny_classifier(4), attention=mechanism), pictures(6)
