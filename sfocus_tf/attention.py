@@ -108,6 +108,11 @@ def weighted(features: tf.Tensor, alpha: tf.Tensor) -> Attention:
     return Attention(tf.nn.relu(total), total, tf.stop_gradient(capacity))
 
 
+def opposite(attended: Attention) -> Attention:
+    """The attention of minus the score, where the mechanism is one of `LINEAR`; of the same shapes."""
+    return Attention(tf.nn.relu(-attended.evidence), -attended.evidence, attended.capacity)
+
+
 def _channel_weights(features: tf.Tensor, gradients: tf.Tensor, mechanism: str) -> tf.Tensor:
     """`alpha`, `[batch, channels]`."""
     if mechanism == "grad_cam":

@@ -65,7 +65,7 @@ class Observer:
                 the same is added to all scores, so that maps of the scores themselves can be changed by what changes
                 no answer.
             contrast: take the target's of its score less the rival's, and the rival's of the opposite, for which one
-                backward pass is enough.
+                backward pass is enough; for a mechanism of `sfocus_tf.attention.LINEAR`.
 
         Raises:
             ValueError: `relative` with several labels, whose sigmoids do take notice of what is added.
@@ -104,15 +104,14 @@ class Observer:
             slopes = _slopes_in_one_pass(tape, sums, sources)
         else:
             slopes = [tape.gradient(score, sources) for score in chosen]
-        if contrast:
-            slopes.append(tf.nest.map_structure(lambda slope: None if slope is None else -slope, slopes[0]))
         no_map = tf.zeros([tf.shape(scores)[0], 0, 0], self.dtype)
         nothing = Attention(no_map, no_map, tf.zeros_like(scores[:, 0]))
         maps = dict.fromkeys(Maps._fields, nothing)
-        for role, of_role in zip(("target", "rival"), slopes, strict=True):
-            for path in paths:
-                layer = "inner" if path == self.inner_layer else "last"
-                maps[f"{role}_{layer}"] = self._attention(path, features[path], ends[path], of_role[path])
+        for path in paths:
+            layer = "inner" if path == self.inner_layer else "last"
+            found = [self._attention(path, features[path], ends[path], of_role[path]) for of_role in slopes]
+            maps[f"target_{layer}"] = found[0]
+            maps[f"rival_{layer}"] = attention.opposite(found[0]) if contrast else found[1]
         return raw_scores, Maps(**maps), classes
 
     def _attention(

@@ -95,8 +95,8 @@ def test_difference_worked_out_by_hand():
 def test_difference_counts_pictures_by_the_evidence_of_both_classes():
     """|D| sums to 0.08: under 5 % of 1 + 1, and over 5 % of 1 + 0.2."""
     evidence = maps([0.06, 0.02, 0.5], [0.06, 0.02, 0.5])
-    target = attention.Attention(evidence, evidence, tf.constant([1.0, 1.0]))
-    rival = attention.Attention(evidence, maps([0, 0.04, 0.5], [0, 0.04, 0.5]), tf.constant([1.0, 0.2]))
+    target = Attention(evidence, evidence, tf.constant([1.0, 1.0]))
+    rival = Attention(evidence, maps([0, 0.04, 0.5], [0, 0.04, 0.5]), tf.constant([1.0, 0.2]))
     (_, last, _), _ = Settings("difference").terms(Maps(target, rival, target, rival), tf.constant([0.5, 0.5]))
     np.testing.assert_allclose(last, [0, 0.25], rtol=1e-5)
 
