@@ -190,7 +190,9 @@ def _interpolation(old: tf.Tensor, new: tf.Tensor, dtype: tf.DType) -> tf.Tensor
     return tf.nn.relu(1.0 - tf.abs(places[:, tf.newaxis] - tf.cast(tf.range(old), dtype)))
 
 
-def labelled_classes(scores: tf.Tensor, labels: tf.Tensor, multi_label: bool = False) -> Classes:
+def labelled_classes(
+    scores: tf.Tensor, labels: tf.Tensor, multi_label: bool = False, ignore_class: int | None = None
+) -> Classes:
     """The target and the most confusing class of each picture, from its label.
 
     Single-label: T is the label (of a one-hot, smoothed or mixed label, the class with most of it) and C the other
@@ -201,6 +203,8 @@ def labelled_classes(scores: tf.Tensor, labels: tf.Tensor, multi_label: bool = F
         labels: class numbers, `[batch]` or `[batch, 1]`, or a row for each picture, `[batch, classes]`.
         multi_label: whether a picture may have several classes; labels above 0.5 are present; NaN leaves a class
             out.
+        ignore_class: a class number that says "no label", as Keras' sparse cross-entropy takes it; the target of such
+            an image is the predicted class, and it is not valid.
 
     Returns:
         Class numbers and which pictures have both.
@@ -220,8 +224,19 @@ def labelled_classes(scores: tf.Tensor, labels: tf.Tensor, multi_label: bool = F
         absent = tf.cast(labels, tf.float32) <= 0.5
         both = tf.reduce_any(present, axis=-1) & tf.reduce_any(absent, axis=-1)
         return Classes(_best(scores, present), _best(scores, absent), both)
+    labels, labelled = _without_ignored(scores, tf.convert_to_tensor(labels), ignore_class)
     target = class_numbers(labels, scores.shape[-1])
-    return Classes(target, rival_of(scores, target), tf.ones_like(target, tf.bool))
+    return Classes(target, rival_of(scores, target), labelled)
+
+
+def _without_ignored(scores: tf.Tensor, labels: tf.Tensor, ignore_class: int | None) -> tuple[tf.Tensor, tf.Tensor]:
+    """Labels with the predicted class in place of `ignore_class`, and which images have a label, `[batch]` bool."""
+    if ignore_class is None or (labels.shape.rank == 2 and labels.shape[-1] == scores.shape[-1]):
+        return labels, tf.ones(tf.shape(labels)[:1], tf.bool)
+    numbers = tf.reshape(labels, [-1])
+    labelled = tf.not_equal(tf.cast(numbers, tf.int32), ignore_class)
+    predicted = tf.cast(tf.argmax(scores, axis=-1), numbers.dtype)
+    return tf.where(labelled, numbers, predicted), labelled
 
 
 def predicted_classes(scores: tf.Tensor, multi_label: bool = False) -> Classes:

@@ -47,7 +47,22 @@ def readers(classifier: keras.Model, paths: tuple[str, ...]) -> dict[str, frozen
     return found
 
 
+def still_readers(classifier: keras.Model, paths: frozenset[str]) -> frozenset[str]:
+    """The readers that `readers` found, or none where one has since become another than this module knows."""
+    return paths if all(_is_known(_at(classifier, path)) for path in paths) else frozenset()
+
+
+def _at(classifier: keras.Model, path: str) -> Any:
+    """The layer at a path."""
+    layer: Any = classifier
+    for name in path.split("/"):
+        layer = layer.get_layer(name)
+    return layer
+
+
 def _is_known(layer: Any) -> bool:
+    if getattr(layer, "quantization_mode", None) is not None:  # its kernel is in other units
+        return False
     if type(layer) in _CONVOLUTIONS:
         ungrouped = getattr(layer, "groups", 1) == 1 or isinstance(layer, keras.layers.DepthwiseConv2D)
         linear = layer.activation is keras.activations.linear

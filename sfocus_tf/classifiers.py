@@ -113,3 +113,11 @@ def refuse_probability_loss(losses: Any) -> None:
                 f"loss={loss!r} takes probabilities, but the classifier gives scores before softmax or sigmoid. Pass "
                 f"keras.losses.{name}(from_logits=True)."
             )
+
+
+def ignored_class(loss: Any) -> int | None:
+    """The label that says "no label" to a loss (`ignore_class` of sparse cross-entropies), or `None`."""
+    if isinstance(loss, str) or loss is None:
+        return None
+    options = loss.get_config() if isinstance(loss, keras.losses.Loss) else getattr(loss, "keywords", {})
+    return options.get("ignore_class", getattr(loss, "ignore_class", None))

@@ -1,5 +1,6 @@
 """What a classifier looked at, and a model that tells it."""
 
+import operator
 from typing import Any, NamedTuple
 
 import keras
@@ -39,6 +40,7 @@ class ExplainingModel(keras.Model):
 
     num_classes: int
     _observer: Observer
+    _traced: "Traced"
 
     def explain(
         self,
@@ -106,7 +108,6 @@ class ExplainingModel(keras.Model):
                 parts.append(self.explain_labelled_on_batch(batch, tf.convert_to_tensor(labels[rows]), inner, relative))
         return Explanation(*(np.concatenate([np.asarray(part[key]) for part in parts]) for key in Explanation._fields))
 
-    @tf.function(reduce_retracing=True, autograph=False)
     def explain_on_batch(
         self,
         images: tf.Tensor,
@@ -127,11 +128,8 @@ class ExplainingModel(keras.Model):
         Returns:
             The fields of `Explanation`.
         """
-        wanted = (class_ids, rival_ids)
-        observed = self._observer.observe(images, training=False, wanted=wanted, inner=inner, relative=relative)
-        return _as_explanation(*observed)
+        return self._traced(images, wanted=(class_ids, rival_ids), inner=inner, relative=relative)
 
-    @tf.function(reduce_retracing=True, autograph=False)
     def explain_labelled_on_batch(
         self, images: tf.Tensor, labels: tf.Tensor, inner: bool = True, relative: bool = False
     ) -> dict[str, tf.Tensor]:
@@ -146,8 +144,7 @@ class ExplainingModel(keras.Model):
         Returns:
             The fields of `Explanation`, and `valid`, `[batch]` bool: whether a picture has a target and a rival.
         """
-        observed = self._observer.observe(images, training=False, labels=labels, inner=inner, relative=relative)
-        return _as_explanation(*observed) | {"valid": observed[2].valid}
+        return self._traced(images, labels=labels, inner=inner, relative=relative)
 
     def _wanted(self, argument: str, ids: Any, pictures: int) -> np.ndarray:
         ids = np.asarray(-1 if ids is None else ids)
@@ -159,6 +156,45 @@ class ExplainingModel(keras.Model):
         if ids.size and (ids.min() < -1 or ids.max() >= self.num_classes):
             raise ValueError(f"{argument}: expected class numbers from -1 to {self.num_classes - 1}, got {ids}.")
         return np.broadcast_to(ids, (pictures,))
+
+
+class Traced:
+    """`observe` as a TensorFlow function, which is traced anew once the network is another than it was.
+
+    Keras forgets its own functions when a model is compiled or quantized; adapters (LoRA), new activations and other
+    precisions come with such a change.
+    """
+
+    def __init__(self, observer: Observer):
+        self._observer = observer
+        self._state: list[Any] = []
+        self._function: Any = None
+
+    def __call__(self, images: tf.Tensor, **options: Any) -> dict[str, tf.Tensor]:
+        """The fields of `Explanation`; of labelled images also `valid`."""
+        now = self._network()
+        if len(now) == len(self._state) and all(map(operator.is_, now, self._state)):
+            return self._function(images, **options)
+        self._function = tf.function(self._explanation, reduce_retracing=True, autograph=False)
+        found = self._function(images, **options)
+        self._state = self._network()  # only now, as layers may take notes while they are traced
+        return found
+
+    def _network(self) -> list[Any]:
+        """All that decides what the network computes, values of variables apart: its variables and layers, and what
+        the layers were set to.
+        """
+        state = list(self._observer.classifier.variables)
+        for layer in self._observer.classifier._flatten_layers():
+            state += [layer, layer.dtype_policy]
+            if not isinstance(layer, keras.Model):  # a model also has its state of training
+                state += [value for name, value in vars(layer).items() if name[0] != "_"]
+        return state
+
+    def _explanation(self, images: tf.Tensor, **options: Any) -> dict[str, tf.Tensor]:
+        scores, maps, classes = self._observer.observe(images, training=False, **options)
+        found = _as_explanation(scores, maps, classes)
+        return found | {"valid": classes.valid} if "labels" in options else found
 
 
 def _as_explanation(scores: tf.Tensor, maps: Maps, classes: Classes) -> dict[str, tf.Tensor]:

@@ -1,19 +1,24 @@
 """A Keras model that trains a classifier with attention separation and consistency (ICASC)."""
 
 import dataclasses
+import warnings
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
 from sfocus_tf import attention as attention_lib
-from sfocus_tf import channel_gradients, classifiers, distribution, layers, serving
-from sfocus_tf.explanation import ExplainingModel
+from sfocus_tf import channel_gradients, classifiers, derivatives, distribution, layers, serving
+from sfocus_tf.explanation import ExplainingModel, Traced
+from sfocus_tf.keras_workarounds import MeansOfLosses
 from sfocus_tf.losses import Term
 from sfocus_tf.naming import unknown
 from sfocus_tf.observer import Observer
 from sfocus_tf.random_state import RandomStateModel
 from sfocus_tf.terms import SHARES, TERMS, Settings
+
+# What is logged beside the loss and the user's metrics.
+LOGGED = ("classification_loss", *TERMS, *SHARES)
 
 
 class StepKind(NamedTuple):
@@ -141,11 +146,12 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel, RandomStateMod
         known = channel_gradients.readers(classifier, paths) if attention == "grad_cam" else {}
         readers = {path: known.get(path, frozenset()) for path in paths}
         self._observer = Observer(classifier, *paths, attention, second_order, multi_label, self._float, readers)
+        self._traced = Traced(self._observer)
         self.terms = {key: _term(key, term) for key, term in given.items()}
         self._term_weights = {key: self._weight_variable(key, term.weight) for key, term in self.terms.items()}
-        self._term_metrics = {key: keras.metrics.Mean(key, self._float) for key in ("classification_loss", *TERMS)}
-        self._share_metrics = {key: keras.metrics.Mean(key, self._float) for key in SHARES}
+        self._means = MeansOfLosses(LOGGED, self._float)
         self._step_kind = StepKind(supervised=True, always=False, inner=True)
+        self._chooses_jit = False
         self.build(classifier.input_shape)
 
     def _weight_variable(self, key: str, weight: float) -> keras.Variable:
@@ -159,6 +165,50 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel, RandomStateMod
     def call(self, inputs: Any, training: bool | None = None) -> tf.Tensor:
         """The classifier's scores, `[batch, classes]`."""
         return self.classifier(inputs, training=training)
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: str | bool = "auto",
+        **kwargs: Any,
+    ) -> None:
+        """As `keras.Model.compile`.
+
+        The warm-up of the terms counts the optimizer's steps: with another optimizer it begins again. "auto" compiles
+        with XLA where plain Keras would, but never a step with attention terms, whose second derivatives were 32 times
+        slower with it on a CPU; `jit_compile=True` is obeyed.
+
+        Raises:
+            ValueError: a metric has the name of a term or of another of the logs.
+        """
+        parts = [part for part in self.classifier._flatten_layers() if not isinstance(part, keras.Model)]
+        for metric in keras.tree.flatten((metrics, weighted_metrics, [part.metrics for part in parts])):
+            name = getattr(metric, "name", getattr(metric, "__name__", metric))
+            if name in LOGGED:
+                raise ValueError(f"metrics: {name!r} is logged by SharpenFocus itself. Give the metric another name.")
+        self._chooses_jit = jit_compile == "auto"
+        if self._chooses_jit and self._step_kind_now().supervised:
+            jit_compile = False
+        super().compile(
+            optimizer, loss, loss_weights, metrics, weighted_metrics, run_eagerly, steps_per_execution, jit_compile,
+            **kwargs,
+        )  # fmt: skip
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """What `compile_from_config` needs, of a file for instance."""
+        config = super().get_compile_config()
+        return config | {"jit_compile": "auto"} if config and self._chooses_jit else config
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles the model as `get_compile_config` described it; Keras leaves that to a class with a `compile`."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
 
     def set_term_weight(self, term: str, weight: float) -> None:
         """Changes the weight of a term, from the next step on; nothing needs to be compiled again.
@@ -187,16 +237,22 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel, RandomStateMod
         has them there is no plain step beside them, which would cost memory for nothing, and no attention is taken at
         the inner layer where no term needs it.
         """
+        kind = self._step_kind_now()
+        force = force or kind != self._step_kind
+        self._step_kind = kind
+        if kind.supervised and self._chooses_jit:  # a weight may have been zero when the model was compiled
+            self.jit_compile = False
+        return super().make_train_function(force)
+
+    def _step_kind_now(self) -> StepKind:
+        """What a training step has to compute with the weights as they stand."""
         weights = {key: float(tf.convert_to_tensor(weight)) for key, weight in self._term_weights.items()}
         counted = [key for key in TERMS if weights[key] > 0]
-        kind = StepKind(
+        return StepKind(
             supervised=bool(counted),
             always=any(self.terms[key].always_due for key in counted),
             inner=counted not in ([], ["separation_last"]),
         )
-        force = force or kind != self._step_kind
-        self._step_kind = kind
-        return super().make_train_function(force)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One step of training: with the attention terms where one is due, else without any work for them."""
@@ -221,8 +277,12 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel, RandomStateMod
         else:
             step_taken = tf.cond(attend, attentive, plain)
         scores, loss, summary, gradients = step_taken
-        variables = [self.trainable_variables[index] for index in connected]
-        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        if self.trainable_variables:
+            pairs = zip(gradients, (self.trainable_variables[index] for index in connected), strict=True)
+            # Without any gradient, Keras' own error.
+            self.optimizer.apply_gradients(list(pairs) or [(None, each) for each in self.trainable_variables])
+        else:
+            warnings.warn("The model does not have any trainable weights.", stacklevel=2)  # as plain Keras
         taken = tf.cast(attend, self._float)
         taken_at = {"last": taken, "inner": taken if self._step_kind.inner else tf.zeros_like(taken)}
         return self._report(x, y, sample_weight, scores, loss, summary, weights, taken_at)
@@ -232,7 +292,12 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel, RandomStateMod
         x, y, sample_weight = self._unpacked(data)
         step = tf.cast(self.optimizer.iterations, tf.int64) if self.optimizer else tf.constant(2**62, tf.int64)
         scores, maps, classes = self._observer.observe(
-            x, training=False, labels=y, relative=self._relative, contrast=self._contrast
+            x,
+            training=False,
+            labels=y,
+            relative=self._relative,
+            contrast=self._contrast,
+            ignore_class=classifiers.ignored_class(self.loss),
         )
         loss = self._compute_loss(x=x, y=y, y_pred=scores, sample_weight=sample_weight, training=False)
         summary = self.settings.summary(scores, maps, classes, sample_weight, self.multi_label)
@@ -264,7 +329,13 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel, RandomStateMod
             else:
                 inner = self._step_kind.inner
                 scores, maps, classes = self._observer.observe(
-                    x, training=True, labels=y, inner=inner, relative=self._relative, contrast=self._contrast
+                    x,
+                    training=True,
+                    labels=y,
+                    inner=inner,
+                    relative=self._relative,
+                    contrast=self._contrast,
+                    ignore_class=classifiers.ignored_class(self.loss),
                 )
                 summary = self.settings.summary(scores, maps, classes, sample_weight, self.multi_label)
                 loss = self._compute_loss(x=x, y=y, y_pred=scores, sample_weight=sample_weight, training=True)
@@ -274,7 +345,12 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel, RandomStateMod
             if replicas > 1:
                 total *= tf.cast(share, total.dtype)
             total = self.optimizer.scale_loss(total)
-        gradients = tape.gradient(total, self.trainable_variables)
+        try:
+            gradients = tape.gradient(total, self.trainable_variables)
+        except derivatives.MISSING as error:
+            if weights is None or not self.second_order:  # plain Keras could not train it either
+                raise
+            raise derivatives.no_second_derivative(error, self.classifier) from error
         connected[:] = [index for index, gradient in enumerate(gradients) if gradient is not None]
         return scores, loss, summary, [gradient for gradient in gradients if gradient is not None]
 
@@ -300,11 +376,11 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel, RandomStateMod
         for metric in self.metrics:
             if metric.name == "loss":
                 metric.update_state(total, sample_weight=pictures)
-        self._term_metrics["classification_loss"].update_state(classification, sample_weight=pictures)
+        self._means.update("classification_loss", classification, pictures)
         for key, value in zip(TERMS, terms, strict=True):
-            self._term_metrics[key].update_state(value, sample_weight=counts[key])
+            self._means.update(key, value, counts[key])
         for key, value in zip(SHARES, shares, strict=True):
-            self._share_metrics[key].update_state(value, sample_weight=counts[key] * share)
+            self._means.update(key, value, counts[key] * share)
         return self.compute_metrics(x, y, scores, sample_weight=sample_weight)
 
     def export(

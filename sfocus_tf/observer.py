@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from sfocus_tf import attention, channel_gradients, layers
+from sfocus_tf import attention, channel_gradients, derivatives, layers
 from sfocus_tf.attention import Attention, Classes
 
 
@@ -51,6 +51,7 @@ class Observer:
         inner: bool = True,
         relative: bool = False,
         contrast: bool = False,
+        ignore_class: int | None = None,
     ) -> tuple[tf.Tensor, Maps, Classes]:
         """Scores as the classifier gives them, and the attention of two classes at both layers.
 
@@ -66,9 +67,11 @@ class Observer:
                 no answer.
             contrast: take the target's of its score less the rival's, and the rival's of the opposite, for which one
                 backward pass is enough; for a mechanism of `sfocus_tf.attention.LINEAR`.
+            ignore_class: the label that says "no label"; see `sfocus_tf.attention.labelled_classes`.
 
         Raises:
-            ValueError: `relative` with several labels, whose sigmoids do take notice of what is added.
+            ValueError: `relative` with several labels, whose sigmoids do take notice of what is added; or an operation
+                without a derivative between an attention layer and the scores.
         """
         if relative and self.multi_label:
             raise ValueError("relative=True: expected a classifier of one class a picture, got one of several.")
@@ -77,6 +80,7 @@ class Observer:
         # without pictures it gets the shapes wrong.
         in_one_pass = not (contrast or tf.executing_eagerly() or tf.distribute.has_strategy())
         x = _one_or_more(x) if in_one_pass else x
+        readers = {path: channel_gradients.still_readers(self.classifier, self.readers[path]) for path in paths}
         features: dict[str, tf.Tensor] = {}
         # By attention layer: where the backward pass ends, at its readers or, where they are not known, at itself.
         ends: dict[str, list[tuple[Any, tf.Tensor]]] = {path: [] for path in paths}
@@ -88,34 +92,45 @@ class Observer:
                 if path in paths:
                     features[path] = output
                 for watched in paths:
-                    if path in (self.readers[watched] or (watched,)):
+                    if path in (readers[watched] or (watched,)):
                         tape.watch(output)
                         ends[watched].append((layer, output))
 
             raw_scores = layers.run(self.classifier, x, watch, training)
             scores = tf.cast(raw_scores, self.dtype)
-            classes = self._classes(tf.stop_gradient(scores), labels, wanted)
+            classes = self._classes(tf.stop_gradient(scores), labels, wanted, ignore_class)
             explained = scores - tf.reduce_mean(scores, axis=-1, keepdims=True) if relative else scores
             chosen = [tf.gather(explained, ids, batch_dims=1) for ids in (classes.target, classes.rival)]
             chosen = [chosen[0] - chosen[1]] if contrast else chosen
             sums = tf.stack([tf.reduce_sum(score) for score in chosen]) if in_one_pass else None
         sources = {path: [output for _, output in ends[path]] for path in paths}
-        if in_one_pass:
-            slopes = _slopes_in_one_pass(tape, sums, sources)
-        else:
-            slopes = [tape.gradient(score, sources) for score in chosen]
+        try:
+            if in_one_pass:
+                slopes = _slopes_in_one_pass(tape, sums, sources)
+            else:
+                slopes = [tape.gradient(score, sources) for score in chosen]
+        except derivatives.MISSING as error:
+            raise derivatives.no_derivative(error, self.classifier, paths) from error
         no_map = tf.zeros([tf.shape(scores)[0], 0, 0], self.dtype)
         nothing = Attention(no_map, no_map, tf.zeros_like(scores[:, 0]))
         maps = dict.fromkeys(Maps._fields, nothing)
         for path in paths:
             layer = "inner" if path == self.inner_layer else "last"
-            found = [self._attention(path, features[path], ends[path], of_role[path]) for of_role in slopes]
+            found = [
+                self._attention(path, features[path], ends[path], of_role[path], bool(readers[path]))
+                for of_role in slopes
+            ]
             maps[f"target_{layer}"] = found[0]
             maps[f"rival_{layer}"] = attention.opposite(found[0]) if contrast else found[1]
         return raw_scores, Maps(**maps), classes
 
     def _attention(
-        self, path: str, features: tf.Tensor, ends: list[tuple[Any, tf.Tensor]], slopes: list[tf.Tensor | None]
+        self,
+        path: str,
+        features: tf.Tensor,
+        ends: list[tuple[Any, tf.Tensor]],
+        slopes: list[tf.Tensor | None],
+        at_readers: bool,
     ) -> Attention:
         """At one layer, from the gradients of a class's score at the ends of the backward pass."""
         # The scores may not depend on each of the ends.
@@ -124,7 +139,7 @@ class Observer:
             raise ValueError(
                 f"attention layer {path!r}: the scores do not depend on it, or a stop_gradient lies between."
             )
-        if self.readers[path]:
+        if at_readers:
             total = tf.add_n([channel_gradients.summed(layer, features, slope) for layer, slope in at_ends])
             alpha = total / tf.cast(tf.reduce_prod(tf.shape(features)[1:3]), total.dtype)
             found = attention.weighted(features, alpha if self.second_order else tf.stop_gradient(alpha))
@@ -135,9 +150,11 @@ class Observer:
         # Features may be of another precision than scores: float64 before a float32 output.
         return Attention(*(tf.cast(each, self.dtype) for each in found))
 
-    def _classes(self, scores: tf.Tensor, labels: Any, wanted: tuple[tf.Tensor, tf.Tensor] | None) -> Classes:
+    def _classes(
+        self, scores: tf.Tensor, labels: Any, wanted: tuple[tf.Tensor, tf.Tensor] | None, ignore_class: int | None
+    ) -> Classes:
         if wanted is None and not self.multi_label:
-            return attention.labelled_classes(scores, labels)
+            return attention.labelled_classes(scores, labels, ignore_class=ignore_class)
         chosen = attention.predicted_classes(scores, self.multi_label)
         if wanted is None:
             labelled = attention.labelled_classes(scores, labels, multi_label=True)

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import sfocus_tf as sf
 from sfocus_tf import backbones
-from tests.conftest import pictures, tiny_classifier
+from tests.conftest import LABELS, compiled, pictures, tiny_classifier
 
 
 def test_of_several_labels_the_rival_of_a_named_class_is_the_best_of_the_others():
@@ -82,9 +82,112 @@ def test_the_last_layer_alone_is_explained_without_a_backward_pass():
         np.testing.assert_allclose(getattr(last, field), getattr(both, field), rtol=1e-5, atol=1e-7, err_msg=field)
 
     def convolutions(inner):
+        observe = tf.function(model._observer.observe, autograph=False)
         ids = tf.fill([4], -1)
-        graph = model.explain_on_batch.get_concrete_function(tf.constant(images), ids, ids, inner).graph
+        graph = observe.get_concrete_function(tf.constant(images), False, wanted=(ids, ids), inner=inner).graph
         return [operation.type for operation in graph.get_operations() if operation.type.startswith("Conv2D")]
 
     assert "Conv2DBackpropInput" in convolutions(True)
     assert set(convolutions(False)) == {"Conv2D"}
+
+
+def with_adapters(model):
+    model.classifier.get_layer("scores").enable_lora(2)
+    model.classifier.get_layer("scores").lora_kernel_b.assign(tf.ones((2, 3)))
+
+
+def with_another_activation(model):
+    model.classifier.get_layer("coarse").activation = keras.activations.gelu
+
+
+def with_an_activation_after_the_inner_layer(model):
+    """The layer that reads the inner feature map is no longer a convolution alone."""
+    model.classifier.get_layer("coarse_conv").activation = keras.activations.tanh
+
+
+def quantized(model):
+    model.classifier.get_layer("scores").quantize("int8")
+
+
+def with_half_the_precision(model):
+    model.classifier.get_layer("coarse_conv").dtype_policy = "mixed_bfloat16"
+
+
+def with_adapters_of_a_convolution(model):
+    layer = model.classifier.get_layer("coarse_conv")
+    layer.enable_lora(2)
+    layer.lora_kernel_b.assign(tf.ones(layer.lora_kernel_b.shape))
+
+
+CHANGES = (
+    with_adapters, with_another_activation, with_an_activation_after_the_inner_layer, quantized,
+    with_half_the_precision, with_adapters_of_a_convolution,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_network_is_explained_as_it_is_now(change, tmp_path):
+    """As one that was never explained before: maps, what callbacks log of them, and what is exported."""
+    images, explained = pictures(3), []
+    for look_first in (True, False):
+        keras.utils.set_random_seed(0)
+        model = sf.SharpenFocus(tiny_classifier())
+        before = model.explain(images) if look_first else None
+        change(model)
+        explained.append(model.explain(images))
+        if before is not None:
+            assert max(np.abs(a - b).max() for a, b in zip(before, explained[0], strict=True)) > 1e-4
+            model.export(tmp_path / "1")
+    np.testing.assert_allclose(explained[0].scores, model.classifier(images), rtol=1e-5, atol=1e-6)
+    served = tf.saved_model.load(str(tmp_path / "1")).signatures["explain"]
+    for one, other in zip(*explained, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+    result = served(images=tf.constant(images), class_ids=tf.fill([3], -1))
+    for key in ("target_inner", "rival_last"):
+        expected = getattr(explained[1], key)
+        np.testing.assert_allclose(result[f"raw_attention_{key}"], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_maps_at_a_layer_read_by_a_convolution_with_an_activation_are_grad_cam():
+    """The activation comes when the network is wrapped already; an independent Grad-CAM says what is right."""
+    model, images = sf.SharpenFocus(tiny_classifier()), pictures(3)
+    with_an_activation_after_the_inner_layer(model)
+    both = keras.Model(model.classifier.input, [model.classifier.get_layer("fine").output, model.classifier.output])
+    with tf.GradientTape() as tape:
+        features, scores = both(images)
+        tape.watch(features)
+        scores = model.classifier.get_layer("scores")(
+            model.classifier.layers[-2](
+                model.classifier.get_layer("coarse")(model.classifier.get_layer("coarse_conv")(features))
+            )
+        )
+        best = tf.reduce_sum(tf.reduce_max(scores, axis=-1))
+    alpha = tf.reduce_mean(tape.gradient(best, features), axis=(1, 2), keepdims=True)
+    expected = tf.nn.relu(tf.reduce_sum(alpha * features, axis=-1))
+    np.testing.assert_allclose(model.explain(images).target_inner, expected, rtol=1e-5, atol=1e-8)
+
+
+def test_an_unchanged_network_is_traced_once():
+    """Also when layers take notes while they are traced, and after training."""
+
+    class Counting(keras.layers.Layer):
+        calls = 0
+
+        def call(self, x):
+            self.calls = self.calls + 1
+            return x
+
+    classifier = tiny_classifier()
+    counting = Counting()
+    model = compiled(sf.SharpenFocus(keras.Model(classifier.input, counting(classifier.output))))
+    model.explain(pictures(4))
+    calls = counting.calls
+    model.explain(pictures(4, seed=1))
+    assert counting.calls == calls
+    model.fit(pictures(6), LABELS, verbose=0)
+    after_training = counting.calls
+    first = model.explain(pictures(4))
+    traced_again = counting.calls
+    model.explain(pictures(4))
+    assert counting.calls == traced_again <= after_training + 1
+    np.testing.assert_allclose(first.scores, model.classifier(pictures(4)), rtol=1e-5)

@@ -1,6 +1,7 @@
 """The README's Python runs, and its commands are those that are there."""
 
 import re
+import textwrap
 
 from tests.conftest import ROOT
 
@@ -12,7 +13,7 @@ def test_python_blocks_run(tmp_path, monkeypatch):
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.S)
     names: dict = {}
     for block in blocks:
-        exec(compile(block, "README.md", "exec"), names)
+        exec(compile(textwrap.dedent(block), "README.md", "exec"), names)
     assert len(blocks) >= 2 and names["attention"].target_last.shape == (16, 2, 2)
     assert (tmp_path / "classifier.keras").exists()
 
