@@ -37,7 +37,7 @@ class Positions:
 
     def __init__(self, image: keras.KerasTensor):
         self.image = image
-        channels = (1, 3, 4)
+        channels = (1, 3)
         self._channels_first = image.shape[3] not in channels and image.shape[1] in channels
         self._size = tuple(image.shape[2:4] if self._channels_first else image.shape[1:3])
         self._maps = {id(image): image}
@@ -62,8 +62,15 @@ class Positions:
         if getattr(layer, "weights", None) and any(_same_proportions(tensor, output) for tensor in maps):
             return True  # a layer that somebody wrote around convolutions
         sources = self._sources(output)
-        verdict = self._moves_along(sources, output)
-        return any(_same_proportions(tensor, output) for tensor in sources) if verdict is None else verdict
+        if not sources or 1 in output.shape[1:3]:
+            return False
+        try:
+            verdict = _on_the_same_side(self._changed(sources, output))
+        except Exception:  # of a layer that somebody wrote for the numbers of this network alone
+            return any(_same_proportions(tensor, output) for tensor in maps)
+        if verdict is None:  # all positions are mixed: tokens that are put back into rows and columns are in order
+            return _are_tokens(inputs, output) and any(_same_proportions(tensor, output) for tensor in sources)
+        return verdict
 
     def _has_channels_first(self, tensor: keras.KerasTensor) -> bool:
         return tensor is self.image and self._channels_first
@@ -73,23 +80,15 @@ class Positions:
         rows, columns = (side / whole for side, whole in zip(output.shape[1:3], self._size, strict=True))
         return 1 / 3 < rows / columns < 3 and rows <= 2
 
-    def _moves_along(self, sources: list[keras.KerasTensor], output: keras.KerasTensor) -> bool | None:
-        """Whether a change on one side of the maps that an output is made of shows on the same side of the output;
-        `None` where it cannot be told, as after layers that mix all positions.
-        """
-        if not sources or 1 in output.shape[1:3]:
-            return None
-        try:
-            function = keras.Function(sources, output)
-            with keras.StatelessScope():  # states of random generators keep their values
-                given = [
-                    _changed_on_each_side(tensor, self._has_channels_first(tensor), seed)
-                    for seed, tensor in enumerate(sources)
-                ]
-                result = np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(function(given), "float32")))
-        except Exception:  # of a layer that somebody wrote for the numbers of this network alone
-            return None
-        return _on_the_same_side(result)
+    def _changed(self, sources: list[keras.KerasTensor], output: keras.KerasTensor) -> np.ndarray:
+        """An output for random numbers at the maps it is made of, and for others on each side of these maps."""
+        function = keras.Function(sources, output)
+        with keras.StatelessScope():  # states of random generators keep their values
+            given = [
+                _changed_on_each_side(tensor, self._has_channels_first(tensor), seed)
+                for seed, tensor in enumerate(sources)
+            ]
+            return np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(function(given), "float32")))
 
     def _sources(self, output: keras.KerasTensor) -> list[keras.KerasTensor]:
         """The nearest feature maps that an output is made of."""
@@ -109,9 +108,17 @@ class Positions:
 def _is_known(layer: Any) -> bool:
     if not type(layer).__module__.startswith("keras."):
         return False
+    if "image_preprocessing" in type(layer).__module__:
+        return True  # such as RandomFlip, which does nothing outside of training
     if type(layer).__name__ == "Concatenate":
         return layer.axis in (-1, 3)
     return type(layer).__name__ in _KEEP_POSITIONS
+
+
+def _are_tokens(inputs: list[keras.KerasTensor], output: keras.KerasTensor) -> bool:
+    """Whether a feature map is made of tokens, `[batch, height * width, channels]`."""
+    rows, columns, channels = output.shape[1:]
+    return len(inputs) == 1 and tuple(inputs[0].shape[1:]) == (rows * columns, channels)
 
 
 def _same_proportions(before: keras.KerasTensor, after: keras.KerasTensor) -> bool:

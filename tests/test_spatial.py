@@ -73,6 +73,40 @@ def test_a_convolution_behind_attention_has_positions(kind):
     assert model.explain(pictures(2, 32)).target_last.shape == (2, 4, 4)
 
 
+def of_channels(queries, size):
+    """Attention between channels, as in XCiT: `[batch, heads, size, size]`."""
+    heads = L.Reshape((queries.shape[1], 16 // size, size))(L.Dense(16)(queries))
+    return ops.einsum("bnhd,bnhe->bhde", heads, heads)
+
+
+def of_channels_heads_last(queries, size):
+    return ops.transpose(of_channels(queries, size), (0, 2, 3, 1))
+
+
+def of_pooled(queries, size):
+    """Between the means of quarters of the image: as many tokens as rows."""
+    tokens = L.Reshape((4, 16))(L.AveragePooling2D(4)(L.Reshape((8, 8, 16))(queries)))
+    query, key = (L.Reshape((4, 16 // size, size))(L.Dense(16)(tokens)) for _ in range(2))
+    return ops.einsum("bqhd,bkhd->bhqk", query, key)
+
+
+def of_pooled_heads_last(queries, size):
+    return ops.transpose(of_pooled(queries, size), (0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("activation", ["softmax", "relu"])
+@pytest.mark.parametrize("size", [2, 4, 8])
+@pytest.mark.parametrize("weights", [of_channels, of_channels_heads_last, of_pooled, of_pooled_heads_last])
+def test_attention_weights_that_are_as_small_as_a_feature_map(weights, size, activation):
+    images, x = stem()
+    scores = L.Activation(activation, name="attention_scores")(weights(L.Reshape((64, 16))(x), size))
+    joined = ops.concatenate([L.Flatten()(scores), L.Flatten()(x)], axis=-1)
+    classifier = keras.Model(images, L.Dense(3)(joined))
+    assert layers.find(classifier) == ("stem1", "stem2")
+    with pytest.raises(ValueError, match="last_layer='attention_scores' is no feature map"):
+        layers.find(classifier, last="attention_scores")
+
+
 class Weights(L.Layer):
     """Attention weights by one layer, which even has what looks like an activation."""
 
@@ -214,6 +248,27 @@ def test_channels_first_is_refused_by_the_layers_name(part, nested):
     path = "inside/part" if nested else "part"
     with pytest.raises(ValueError, match=f"layer '{path}' has data_format='channels_first'.*channels_last"):
         sf.SharpenFocus(channels_first(layer))
+
+
+class Hidden(L.Layer):
+    """A convolution that says nothing of its channels."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight((3, 3, shape[1], 4))
+
+    def call(self, x):
+        return ops.relu(ops.conv(x, self.kernel, 2, data_format="channels_first"))
+
+
+@pytest.mark.parametrize("images_too", [False, True])
+def test_channels_first_inside_a_layer_that_does_not_say_so(images_too):
+    images = keras.Input((3, 32, 32) if images_too else (32, 32, 3))
+    x = images if images_too else ops.transpose(images, (0, 3, 1, 2))
+    x = L.ReLU(name="coarse")(Hidden()(L.ReLU(name="fine")(Hidden()(x))))
+    with pytest.raises(
+        ValueError, match="no two layers for attention.*positions of .*fine.* are not those of the image"
+    ):
+        sf.SharpenFocus(keras.Model(images, L.Dense(3)(L.Flatten()(x))))
 
 
 def test_channels_first_operations_are_refused_too():
