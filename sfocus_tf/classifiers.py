@@ -1,11 +1,12 @@
-"""What a classifier has to be, above all that it gives scores and no probabilities."""
+"""Checks that a model can be wrapped: one image input with its channels last, one output of scores."""
 
 import inspect
 from typing import Any
 
 import keras
 
-from sfocus_tf import layers
+from sfocus_tf import layers, probabilities
+from sfocus_tf.explanation import ExplainingModel
 
 # Losses of probabilities that have no form for scores.
 _OF_PROBABILITIES = (
@@ -18,77 +19,120 @@ def check(classifier: Any) -> int:
 
     Raises:
         TypeError: not a functional or sequential Keras model with one input.
-        ValueError: not built, no `[batch, classes]` output, or the output is a softmax's or sigmoid's.
+        ValueError: not built, no `[batch, classes]` output, an output of probabilities, or channels before positions.
     """
     if not isinstance(classifier, keras.Model):
         raise TypeError(f"classifier: expected a keras.Model, got {type(classifier).__name__}.")
     if isinstance(classifier, keras.Sequential) and not classifier.built:
         raise ValueError("classifier: this Sequential has no input shape yet. Begin it with keras.Input((h, w, 3)).")
-    if not layers.is_transparent(classifier) or len(classifier.inputs) != 1:
-        raise TypeError(
-            f"classifier: expected a functional or Sequential model with one input, got {type(classifier).__name__}. "
-            "Attention needs the layers inside; of a subclassed model they cannot be seen."
-        )
+    _refuse_other_structure(classifier)
     if keras.config.image_data_format() != "channels_last" or len(classifier.inputs[0].shape) != 4:
         raise ValueError(
             f"classifier: expected pictures [batch, height, width, channels], got {classifier.inputs[0].shape}."
         )
-    outputs = keras.tree.flatten(classifier.outputs)
-    if len(outputs) != 1 or len(outputs[0].shape) != 2 or (outputs[0].shape[-1] or 0) < 2:
-        shapes = [tuple(output.shape) for output in outputs]
-        raise ValueError(f"classifier: expected one output [batch, classes] with two classes or more, got {shapes}.")
-    _refuse_probabilities(classifier)
-    return int(outputs[0].shape[-1])
+    _refuse_other_output(classifier)
+    _refuse_channels_first(classifier)
+    found = probabilities.find(classifier)
+    if found:
+        raise ValueError(_about(classifier, found))
+    return int(classifier.outputs[0].shape[-1])
 
 
 def without_probabilities(classifier: keras.Model) -> tuple[keras.Model, str | None]:
     """A classifier that gives the scores before its last softmax or sigmoid; the same, where it has neither.
 
+    Args:
+        classifier: any model; what cannot be wrapped anyway is returned as it is.
+
     Returns:
-        The classifier, with the same layers but the last, and the name of what was taken off or `None`. A layer
-        whose activation was taken off has a copy of its weights.
+        The classifier, and "softmax", "sigmoid", "log_softmax" or `None`: what was taken off. A layer whose activation
+        was taken off has a copy of its weights, all others are shared.
+
+    Raises:
+        ValueError: it ends in probabilities that are no softmax or sigmoid of scores inside it.
     """
+    outputs = keras.tree.flatten(classifier.outputs) if layers.is_transparent(classifier) else []
+    if len(outputs) != 1 or len(outputs[0].shape) != 2 or not outputs[0].shape[-1]:
+        return classifier, None
+    return probabilities.take_off(classifier)
+
+
+def _refuse_other_structure(classifier: keras.Model) -> None:
+    for path, layer in [("", classifier), *layers.operations(classifier)]:
+        if isinstance(layer, ExplainingModel):
+            where = f"layer {path!r}" if path else f"{layer.name!r}"
+            raise TypeError(
+                f"classifier: {where} is a {type(layer).__name__} already. Pass the classifier inside it: "
+                f"{type(layer).__name__}(model.classifier, ...)."
+            )
+    inputs = getattr(classifier, "inputs", None) or []
+    if len(inputs) > 1:
+        names = ", ".join(repr(tensor.name) for tensor in inputs)
+        raise TypeError(f"classifier {classifier.name!r} has {len(inputs)} inputs ({names}): expected one, of images.")
     if not layers.is_transparent(classifier):
-        return classifier, None
-    history = classifier.outputs[0]._keras_history
-    layer = history.operation
-    arguments = layer._inbound_nodes[history.node_index].input_tensors
-    if layers.is_transparent(layer):
-        inner, name = without_probabilities(layer)
-        return (keras.Model(classifier.inputs, inner(arguments[0])), name) if name else (classifier, None)
-    name = _probabilities(layer)
-    if name is None:
-        return classifier, None
-    if not getattr(layer, "weights", None):  # nothing but the activation
-        return keras.Model(classifier.inputs, arguments[0]), name
-    linear = type(layer).from_config(layer.get_config() | {"activation": "linear"})
-    scores = linear(arguments[0])
-    linear.set_weights(layer.get_weights())
-    return keras.Model(classifier.inputs, scores), name
-
-
-def _probabilities(layer: Any) -> str | None:
-    """The name of the activation that turns scores into probabilities, if this is or has one."""
-    name = getattr(getattr(layer, "activation", None), "__name__", type(layer).__name__).lower()
-    return name if name in ("softmax", "sigmoid", "logsoftmax", "log_softmax") else None
-
-
-def _refuse_probabilities(classifier: keras.Model) -> None:
-    layer: Any = classifier
-    names = []
-    history = classifier.outputs[0]._keras_history
-    while layers.is_transparent(layer):
-        layer = history.operation
-        names.append(layer.name)
-        if layers.is_transparent(layer):
-            history = layer.outputs[history.tensor_index]._keras_history
-    activation = _probabilities(layer)
-    if activation:
-        raise ValueError(
-            f"classifier {classifier.name!r} ends in a {activation} (layer {'/'.join(names)!r}); attention is taken of "
-            "the scores before it. Build it with classifier_activation=None (keras.applications) or without that "
-            "activation, and use a loss with from_logits=True."
+        raise TypeError(
+            f"classifier: expected a functional or Sequential model with one input, got {type(classifier).__name__}. "
+            "Attention needs the layers inside; of a subclassed model they cannot be seen."
         )
+
+
+def _refuse_other_output(classifier: keras.Model) -> None:
+    outputs = classifier.outputs
+    given = outputs if isinstance(classifier, keras.Sequential) else classifier.output
+    by_name = given if isinstance(given, dict) else {}
+    if by_name or len(outputs) != 1:
+        shapes = {name: tensor.shape for name, tensor in by_name.items() if hasattr(tensor, "shape")} or {
+            number: tensor.shape for number, tensor in enumerate(outputs)
+        }
+        scores = [name for name, shape in shapes.items() if len(shape) == 2 and (shape[-1] or 0) > 1]
+        listed = ", ".join(f"{name!r} {tuple(shape)}" for name, shape in shapes.items())
+        several = "the outputs" if len(shapes) > 1 else "a dict of outputs:"
+        raise ValueError(
+            f"classifier {classifier.name!r} has {several} {listed}: "
+            "expected one output [batch, classes]. Select it: keras.Model(classifier.inputs, "
+            f"classifier.output[{next(iter(scores or shapes))!r}])."
+        )
+    shape = tuple(outputs[0].shape)
+    if len(shape) == 2 and shape[-1] == 1:
+        raise ValueError(
+            f"classifier {classifier.name!r} has one output, {shape}: expected one output [batch, classes] with two "
+            "classes or more. For a decision between two, end it in Dense(2) and use "
+            "keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
+        )
+    if len(shape) != 2 or shape[-1] is None:
+        raise ValueError(
+            f"classifier {classifier.name!r}: expected one output [batch, classes] with two classes or more, "
+            f"got {shape}."
+        )
+
+
+def _refuse_channels_first(classifier: keras.Model) -> None:
+    for path, operation in layers.operations(classifier):
+        opaque = isinstance(operation, keras.Layer) and not layers.is_transparent(operation)
+        parts = operation._flatten_layers() if opaque else [operation]  # such as a layer that wraps a convolution
+        for part in parts:
+            first = getattr(part, "data_format", None) in ("channels_first", "NCHW")
+            if first and not isinstance(part, keras.layers.Flatten):
+                inside = "" if part is operation else f", by {part.name!r} inside it"
+                raise ValueError(
+                    f"classifier: layer {path!r} has data_format='channels_first'{inside}. Attention is taken of "
+                    "feature maps [batch, height, width, channels]: build the network with "
+                    "data_format='channels_last', and begin it with keras.layers.Permute((2, 3, 1)) where its images "
+                    "come with their channels first."
+                )
+
+
+def _about(classifier: keras.Model, found: probabilities.Probabilities) -> str:
+    """The message for a classifier that ends in probabilities."""
+    changed = f", changed by layer {found.changed_by!r} behind it" if found.changed_by else ""
+    change = (
+        f"build layer {found.path!r} with activation=None" if found.has_weights else f"leave layer {found.path!r} out"
+    )
+    return (
+        f"classifier {classifier.name!r} ends in a {found.kind} (layer {found.path!r}{changed}); attention is taken of "
+        f"the scores before it. For that, {change} (in keras.applications: classifier_activation=None), and use a loss "
+        "with from_logits=True."
+    )
 
 
 def refuse_probability_loss(losses: Any) -> None:

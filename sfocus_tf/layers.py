@@ -4,12 +4,13 @@ A classifier may be nested: a model used as one layer of another, to any depth. 
 such as "resnet50/conv4_block6_out".
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import keras
 
-from sfocus_tf.naming import unknown
+from sfocus_tf.feature_maps import FeatureMap, Shape, no_layers, resolve
+from sfocus_tf.spatial import Positions
 
 # Operations that are an activation without being an Activation layer, by class name.
 _ACTIVATIONS = {
@@ -48,15 +49,6 @@ class Step(NamedTuple):
     layer: Any
     inputs: list[keras.KerasTensor]
     output: Any
-
-
-class _Map(NamedTuple):
-    """A feature map that attention could be taken at."""
-
-    path: str
-    size: tuple[int, int]
-    activated: bool
-    is_cut: bool  # every path from input to output leads through it
 
 
 def run(model: keras.Model, inputs: Any, visit: Visit, training: bool | None = None) -> Any:
@@ -126,6 +118,15 @@ def is_transparent(layer: Any) -> bool:
     return isinstance(layer, keras.Model) and type(layer).call.__qualname__ == "Functional.call"
 
 
+def operations(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The layers and other operations of a model with their paths, those inside nested models too."""
+    if is_transparent(model):
+        # Those of a Sequential are its layers.
+        for operation in getattr(model, "operations", None) or model.layers:
+            yield prefix + operation.name, operation
+            yield from operations(operation, prefix + operation.name + "/")
+
+
 def find(classifier: keras.Model, inner: str | None = None, last: str | None = None) -> AttentionLayers:
     """The two attention layers of a classifier.
 
@@ -145,18 +146,18 @@ def find(classifier: keras.Model, inner: str | None = None, last: str | None = N
         ValueError: no such layer, a layer that has no feature map or is run more than once, two that are in the wrong
             order, or a network with no two usable layers.
     """
-    every_map = _feature_maps(classifier)
+    every_map, others = _feature_maps(classifier)
     paths = [map_.path for map_ in every_map]
     # The output of a layer that is run several times is no one feature map.
     shared = {path for path in paths if paths.count(path) > 1}
     maps = [map_ for map_ in every_map if map_.path not in shared]
     by_path = {map_.path: map_ for map_ in maps}
     order = list(by_path)
-    last_map: _Map | None = by_path[_resolve("last_layer", last, order, shared)] if last else _choose(maps)
+    last_map: FeatureMap | None = by_path[resolve("last_layer", last, order, shared, others)] if last else _choose(maps)
     if last_map is None:
-        raise _no_layers(classifier, "it has no activated feature map with more than one position", shared)
+        raise no_layers(classifier.name, maps, None, shared, others)
     if inner:
-        inner_map: _Map | None = by_path[_resolve("inner_layer", inner, order, shared)]
+        inner_map: FeatureMap | None = by_path[resolve("inner_layer", inner, order, shared, others)]
     else:
         before = maps[: order.index(last_map.path)]
         area = last_map.size[0] * last_map.size[1]
@@ -164,42 +165,19 @@ def find(classifier: keras.Model, inner: str | None = None, last: str | None = N
         nearest = min((map_.size[0] * map_.size[1] for map_ in finer), default=None)
         inner_map = _choose([map_ for map_ in finer if map_.size[0] * map_.size[1] == nearest])
     if inner_map is None:
-        reason = f"before {last_map.path!r} no activated feature map has a finer resolution"
-        raise _no_layers(classifier, reason, shared)
+        raise no_layers(classifier.name, maps, last_map, shared, others)
     if order.index(inner_map.path) >= order.index(last_map.path):
         raise ValueError(f"inner_layer={inner_map.path!r} must come before last_layer={last_map.path!r}.")
     return AttentionLayers(inner_map.path, last_map.path)
 
 
-def _choose(maps: list[_Map]) -> _Map | None:
+def _choose(maps: list[FeatureMap]) -> FeatureMap | None:
     """The last cut among the activated maps of the last one's resolution; the last one where there is no cut."""
     usable = [map_ for map_ in maps if map_.activated and map_.size != (1, 1)]
     if not usable:
         return None
     same = [map_ for map_ in usable if map_.size == usable[-1].size]
     return ([map_ for map_ in same if map_.is_cut] or same)[-1]
-
-
-def _resolve(argument: str, name: str, paths: list[str], shared: set[str]) -> str:
-    """The path of a layer given by its path, or by its own name where no other has it."""
-    matches = [path for path in paths if path == name] or [path for path in paths if path.split("/")[-1] == name]
-    several = [path for path in shared if name in (path, path.split("/")[-1])]
-    if several:
-        raise ValueError(f"{argument}={name!r} is run more than once. Expected a layer that is run once.")
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        raise ValueError(f"{argument}={name!r} names several layers: {', '.join(matches)}. Give one of these paths.")
-    raise unknown(argument, name, paths)
-
-
-def _no_layers(classifier: keras.Model, reason: str, shared: set[str]) -> ValueError:
-    if shared:
-        reason += f" (left out, as they are run more than once: {', '.join(sorted(shared))})"
-    return ValueError(
-        f"classifier {classifier.name!r} has no two layers for attention: {reason}. "
-        "Use a larger input, or name them: SharpenFocus(classifier, inner_layer=..., last_layer=...)."
-    )
 
 
 def steps(classifier: keras.Model) -> tuple[list[Step], keras.KerasTensor, keras.KerasTensor]:
@@ -224,14 +202,18 @@ def steps(classifier: keras.Model) -> tuple[list[Step], keras.KerasTensor, keras
     return found, symbolic, result
 
 
-def _feature_maps(classifier: keras.Model) -> list[_Map]:
-    """Every layer's output of shape `[batch, height, width, channels]`, in order of execution."""
+def _feature_maps(classifier: keras.Model) -> tuple[list[FeatureMap], dict[str, Shape]]:
+    """Every layer's output of shape `[batch, height, width, channels]` with positions of the image, in order of
+    execution; and of every other layer, what its output is.
+    """
     run_steps, symbolic, result = steps(classifier)
     last_use = {id(t): position for position, step in enumerate(run_steps) for t in step.inputs}
     last_use[id(result)] = len(run_steps)
     activated: dict[int, bool] = {}
     live: set[int] = {id(symbolic)}
     maps = []
+    others = {}
+    positions = Positions(symbolic)
     for position, (path, layer, tensors, output) in enumerate(run_steps):
         activated[id(output)] = _activates(layer) or (
             any(part in type(layer).__name__ for part in _KEEPS_ACTIVATION)
@@ -239,11 +221,13 @@ def _feature_maps(classifier: keras.Model) -> list[_Map]:
         )
         live |= {id(t) for t in keras.tree.flatten(output)}
         live = {tensor for tensor in live if last_use.get(tensor, -1) > position}
-        if isinstance(output, keras.KerasTensor) and len(output.shape) == 4 and None not in output.shape[1:]:
+        if positions.follow(layer, tensors, output) and isinstance(output, keras.KerasTensor):
             usable = _activates(layer) or (activated[id(output)] and type(layer).__name__ == "Concatenate")
             size = (int(output.shape[1]), int(output.shape[2]))
-            maps.append(_Map(path, size, usable, live == {id(output)}))
-    return maps
+            maps.append(FeatureMap(path, size, usable, live == {id(output)}))
+        else:
+            others[path] = tuple(output.shape) if isinstance(output, keras.KerasTensor) else None
+    return maps, others
 
 
 def _activates(layer: Any) -> bool:
@@ -251,6 +235,12 @@ def _activates(layer: Any) -> bool:
         return True
     activation = getattr(layer, "activation", None)
     return activation is not None and activation is not keras.activations.linear
+
+
+def rebuilt(model: keras.Model, instead: Callable[[str, Any], Any]) -> keras.Model:
+    """The network of a model with other layers: `instead(path, layer)` in the place of each, with no nested models."""
+    inputs = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype)
+    return keras.Model(inputs, _run(model, inputs, lambda *step: None, None, instead=instead), name=model.name)
 
 
 def flat(classifier: keras.Model) -> keras.Model:

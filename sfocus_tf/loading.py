@@ -1,13 +1,17 @@
-"""Any saved Keras classifier, made ready to be explained and evaluated."""
+"""Loads any saved Keras classifier, ready to be explained and evaluated."""
 
 import json
 import pathlib
+import zipfile
+import zlib
 from typing import Any
 
 import keras
 
-from sfocus_tf import backbones, classifiers
+from sfocus_tf import backbones, classifiers, layers
+from sfocus_tf.losses import Term
 from sfocus_tf.model import SharpenFocus
+from sfocus_tf.terms import TERMS
 
 
 def load(path: str | pathlib.Path, preprocessing: str = "none", multi_label: bool | None = None) -> SharpenFocus:
@@ -30,28 +34,60 @@ def load(path: str | pathlib.Path, preprocessing: str = "none", multi_label: boo
             `train.py`.
     """
     file = model_file(path)
+    _refuse_damaged(path, file)
     try:
         model = keras.models.load_model(file, compile=False)
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        raise ValueError(f"MODEL={str(path)!r} cannot be loaded as a Keras model: {error}") from error
+    except Exception as error:  # Keras lets those of zip, JSON and HDF5 files through, and of layers made of them
+        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise ValueError(f"MODEL={str(path)!r} cannot be loaded as a Keras model: {reason}") from error
     if preprocessing != "none" and (file.parent / "config.json").is_file():
         raise ValueError(f"--preprocessing={preprocessing}: {path} is of train.py, whose networks have theirs inside.")
-    if isinstance(model, SharpenFocus):
-        _refuse_other_than_colour(path, model.classifier)
-        if multi_label not in (None, model.multi_label):
-            raise ValueError(
-                f"MODEL={str(path)!r} was trained with multi_label={model.multi_label}, not {multi_label}."
-            )
-        return model if preprocessing == "none" else _preprocessed(model, preprocessing)
     try:
-        classifier, activation = classifiers.without_probabilities(model)
-        if multi_label is None:
-            multi_label = activation == "sigmoid"
-        wrapped = SharpenFocus(classifier, multi_label=multi_label)
+        wrapped = _wrapped(model, multi_label)
     except (TypeError, ValueError) as error:
         raise ValueError(f"MODEL={str(path)!r}: {error}") from error
-    _refuse_other_than_colour(path, classifier)
+    if multi_label not in (None, wrapped.multi_label):
+        raise ValueError(f"MODEL={str(path)!r} was trained with multi_label={wrapped.multi_label}, not {multi_label}.")
+    _refuse_other_than_colour(path, wrapped.classifier)
     return wrapped if preprocessing == "none" else _preprocessed(wrapped, preprocessing)
+
+
+def _refuse_damaged(path: str | pathlib.Path, file: pathlib.Path) -> None:
+    """Raises a `ValueError` for a `.keras` file that is no whole zip archive; Keras would not say so, or not notice."""
+    if file.suffix != ".keras":
+        return
+    what = f"MODEL={str(path)!r} cannot be loaded as a Keras model"
+    if not zipfile.is_zipfile(file):
+        raise ValueError(f"{what}: it is no zip archive, as .keras files are; it is cut off, or of another kind.")
+    try:
+        with zipfile.ZipFile(file) as archive:
+            damaged, names = archive.testzip(), archive.namelist()
+    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError, zlib.error) as error:
+        raise ValueError(f"{what}: the zip archive is damaged ({error}).") from error
+    if damaged:
+        raise ValueError(f"{what}: {damaged!r} in the zip archive is damaged (bad checksum).")
+    if "config.json" not in names:
+        raise ValueError(f"{what}: the zip archive has no config.json, but {', '.join(names[:5]) or 'nothing'}.")
+
+
+def _wrapped(model: Any, multi_label: bool | None) -> SharpenFocus:
+    """A loaded model as a `SharpenFocus` of its scores; with the settings of one that it is or has inside."""
+    if isinstance(model, SharpenFocus):
+        return model
+    inside = [(path, layer) for path, layer in layers.operations(model) if isinstance(layer, SharpenFocus)]
+    if len(inside) != 1 or len(model.inputs) != 1:
+        classifier, activation = classifiers.without_probabilities(model)
+        return SharpenFocus(classifier, multi_label=activation == "sigmoid" if multi_label is None else multi_label)
+    trained = inside[0][1]
+    plain = layers.rebuilt(model, lambda path, layer: trained.classifier if layer is trained else layer)
+    classifier, _ = classifiers.without_probabilities(plain)
+    settings = trained.get_config()
+    settings |= {key: Term(**settings[key]) for key in TERMS} | {
+        "classifier": classifier,
+        "inner_layer": f"{trained.classifier.name}/{trained.inner_layer}",
+        "last_layer": f"{trained.classifier.name}/{trained.last_layer}",
+    }
+    return SharpenFocus(**settings)
 
 
 def _refuse_other_than_colour(path: str | pathlib.Path, classifier: keras.Model) -> None:

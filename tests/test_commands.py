@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import PIL.Image
 import pytest
+import tensorflow as tf
 
 import sfocus_tf as sf
 from sfocus_tf import evaluation
@@ -131,6 +132,25 @@ def test_a_network_for_any_size_and_one_for_rectangles(tmp_path):
         main(["evaluate", str(tmp_path / "wide.keras"), *common])
     picture = str(data_dir / "test" / "left" / "0.png")
     main(["explain", str(tmp_path / "wide.keras"), picture, f"--output={tmp_path / 'out'}"])
+
+
+def test_a_trained_model_inside_another_one(tmp_path):
+    """SharpenFocus, then a softmax, in one file: every command takes the classifier inside."""
+    data_dir = folder_of_pictures(tmp_path / "data", size=16)
+    trained = sf.SharpenFocus(tiny_classifier(2, 16))
+    model = keras.Sequential([keras.Input((16, 16, 3)), trained, keras.layers.Softmax()])
+    file = str(tmp_path / "model.keras")
+    model.save(file)
+    output = tmp_path / "numbers.json"
+    main(["evaluate", file, "--dataset=folder", f"--data_dir={data_dir}", f"--output={output}"])
+    assert json.loads(output.read_text())["pictures"] == 12
+    main(["explain", file, str(data_dir / "test"), f"--output={tmp_path / 'figures'}"])
+    assert len(list((tmp_path / "figures").iterdir())) == 12
+    main(["export", file, f"--output={tmp_path / 'served' / '1'}"])
+    images = np.random.default_rng(0).random((2, 16, 16, 3), "float32")
+    served = tf.saved_model.load(str(tmp_path / "served" / "1")).signatures["serving_default"]
+    given = served(images=tf.constant(images))["probabilities"]
+    np.testing.assert_allclose(given, model.predict(images, verbose=0), atol=1e-5)
 
 
 def test_wrong_input_is_told_in_one_line(stranger, tmp_path):

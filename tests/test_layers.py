@@ -1,5 +1,7 @@
 """Finding attention layers, in the networks people use and in nested ones."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -93,15 +95,45 @@ def test_layers_in_the_wrong_order():
         sf.SharpenFocus(tiny_classifier(), inner_layer="coarse", last_layer="fine")
 
 
-def test_a_network_without_two_usable_layers():
-    classifier = keras.Sequential(
-        [keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, activation="relu"), keras.layers.GlobalMaxPooling2D(),
-         keras.layers.Dense(3)]
-    )  # fmt: skip
-    with pytest.raises(ValueError, match="no two layers for attention.*no activated feature map has a finer"):
-        sf.SharpenFocus(classifier)
-    with pytest.raises(ValueError, match="no activated feature map with more than one position"):
-        sf.SharpenFocus(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3)]))
+def sequential(*parts, size=8):
+    return keras.Sequential([keras.Input((size, size, 3)), *parts, keras.layers.Flatten(), keras.layers.Dense(3)])
+
+
+def convolution(name, strides=1, activation="relu", size=3):
+    return keras.layers.Conv2D(4, size, strides, padding="same", activation=activation, name=name)
+
+
+def whole(name):
+    """One position that sees the whole image."""
+    return keras.layers.Conv2D(4, 8, activation="relu", name=name)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ([convolution("one")], "no activated feature map has a finer resolution than its 8x8. Two layers are needed"),
+        ([convolution("one"), convolution("two")], "No map before it is finer: name one that is not, such as 'one'"),
+        ([convolution("one", activation=None), convolution("two", 2)], "'one' is finer, but no activation: name it"),
+        ([convolution("one", activation=None)], "Feature maps such as 'one' have no activation behind them: name two"),
+        ([convolution("one"), whole("all")], "Behind it, maps such as 'all' have one position: use a larger input"),
+        ([whole("all")], "All feature maps, such as 'all', have one position: use a larger input"),
+        ([], "no activated feature map with more than one position. Expected convolutions with activations"),
+        ([keras.layers.Conv2D(4, 2, 2), keras.layers.Reshape((16, 4)), keras.layers.LayerNormalization()],
+         "such as transformers, are not supported"),
+        ([convolution("one"), keras.layers.Reshape((64, 4)), keras.layers.LayerNormalization()],
+         "such as transformers, are not supported"),
+    ],
+)  # fmt: skip
+def test_a_network_without_two_usable_layers(parts, message):
+    """The advice is to use a larger input only where the input is too small."""
+    with pytest.raises(ValueError, match="no two layers for attention.*" + message) as raised:
+        sf.SharpenFocus(sequential(*parts))
+    assert ("larger input" in str(raised.value)) == ("larger input" in message)
+
+
+def test_a_name_of_a_layer_that_has_no_feature_map():
+    with pytest.raises(ValueError, match=r"last_layer='scores' gives \(None, 3\): expected a feature map.*coarse"):
+        sf.SharpenFocus(tiny_classifier(), last_layer="scores")
 
 
 def test_a_layer_that_is_run_twice_is_no_attention_layer():
@@ -148,8 +180,42 @@ def test_what_is_no_classifier():
         sf.SharpenFocus("resnet50")
     with pytest.raises(ValueError, match="has no input shape yet"):
         sf.SharpenFocus(keras.Sequential([keras.layers.Dense(3)]))
-    with pytest.raises(ValueError, match="two classes or more"):
+    with pytest.raises(ValueError, match=r"two classes or more.*Dense\(2\).*Crossentropy\(from_logits=True\)"):
         sf.SharpenFocus(tiny_classifier(classes=1))
+
+
+def test_other_outputs_than_one_of_scores():
+    """The messages say what to write; that is what makes it work."""
+    base = tiny_classifier()
+    scores, features = base.outputs[0], base.get_layer("coarse").output
+    for outputs, message, key in [
+        ({"logits": scores}, r"has a dict of outputs: 'logits' \(None, 3\)", "logits"),
+        ({"map": features, "logits": scores}, r"has the outputs 'map' \(None, 4, 4, 6\), 'logits' \(N", "logits"),
+        ([features, scores], r"has the outputs 0 \(None, 4, 4, 6\), 1 \(None, 3\)", 1),
+    ]:
+        classifier = keras.Model(base.inputs, outputs)
+        selection = re.escape(f"keras.Model(classifier.inputs, classifier.output[{key!r}])")
+        with pytest.raises(ValueError, match=f"{message}.*{selection}"):
+            sf.SharpenFocus(classifier)
+        assert sf.SharpenFocus(keras.Model(classifier.inputs, classifier.output[key])).num_classes == 3
+    assert sf.SharpenFocus(keras.Model(base.inputs, [scores])).num_classes == 3
+
+
+def test_several_inputs_are_named():
+    inputs = [keras.Input((8, 8, 3), name="photo"), keras.Input((4,), name="weather")]
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, activation="relu")(inputs[0]))
+    scores = keras.layers.Dense(3)(keras.ops.concatenate([x, inputs[1]], axis=-1))
+    with pytest.raises(TypeError, match=r"has 2 inputs \('photo', 'weather'\): expected one, of images"):
+        sf.SharpenFocus(keras.Model(inputs, scores))
+
+
+def test_a_model_that_is_wrapped_already():
+    model = sf.SharpenFocus(tiny_classifier())
+    with pytest.raises(TypeError, match=r"is a SharpenFocus already.*SharpenFocus\(model.classifier, ...\)"):
+        sf.SharpenFocus(model)
+    with pytest.raises(TypeError, match="layer 'sharpen_focus_tiny' is a SharpenFocus already"):
+        sf.SharpenFocus(keras.Sequential([keras.Input((8, 8, 3)), model]))
+    assert sf.SharpenFocus(model.classifier).num_classes == 3
 
 
 def test_wrapping_changes_nothing_of_the_classifier():

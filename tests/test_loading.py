@@ -1,11 +1,15 @@
 """Any saved Keras classifier becomes a model that can be explained, with the same scores."""
 
+import io
+import zipfile
+
 import keras
 import numpy as np
 import pytest
 
 import sfocus_tf as sf
 from sfocus_tf import backbones, classifiers, layers, loading
+from sfocus_tf.__main__ import main
 from tests.conftest import pictures, tiny_classifier
 
 
@@ -144,7 +148,70 @@ def test_what_cannot_be_loaded_is_told(tmp_path):
     inputs = [keras.Input((8, 8, 3)), keras.Input((8, 8, 3))]
     two = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(sum(inputs))))
     two.save(tmp_path / "two.keras")
-    with pytest.raises(ValueError, match=r"two\.keras.*with one input"):
+    with pytest.raises(ValueError, match=r"two\.keras.*has 2 inputs .*: expected one, of images"):
         loading.load(tmp_path / "two.keras", "tf")
     with pytest.raises(ValueError, match="multi_label=False, not True"):
         loading.load(tmp_path / "ours.keras", multi_label=True)
+
+
+def test_files_that_are_damaged_or_something_else(tmp_path):
+    """Each message names the file and what is wrong; on the command line they are shown as they are."""
+    tiny_classifier().save(tmp_path / "good.keras")
+    whole = (tmp_path / "good.keras").read_bytes()
+    with zipfile.ZipFile(tmp_path / "good.keras") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    at = whole.index(b"config.json") + 60
+    broken = whole[:at] + bytes(255 ^ byte for byte in whole[at : at + 4]) + whole[at + 4 :]
+
+    def with_members(**changed):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(name, changed.get(name.split(".")[-1], content))
+        return buffer.getvalue()
+
+    other = io.BytesIO()
+    with zipfile.ZipFile(other, "w") as archive:
+        archive.writestr("photo.jpg", "no model")
+    for number, (content, message) in enumerate([
+        (b"", "no zip archive"),
+        (b"no model", "no zip archive"),
+        (whole[: len(whole) // 2], "cut off"),
+        (broken, "'config.json' in the zip archive is damaged"),
+        (other.getvalue(), "no config.json, but photo.jpg"),
+        (with_members(json=b"{"), "JSONDecodeError"),
+        (with_members(json=b"[]"), "TypeError"),
+        (with_members(h5=b"no weights"), "OSError"),
+    ]):  # fmt: skip
+        file = tmp_path / f"{number}.keras"
+        file.write_bytes(content)
+        with pytest.raises(
+            ValueError, match=f"MODEL='.*{number}.keras' cannot be loaded as a Keras model: .*{message}"
+        ):
+            loading.load(file)
+        with pytest.raises(SystemExit, match=f"sfocus_tf export: MODEL=.*{message}"):
+            main(["export", str(file), f"--output={tmp_path}/served/1"])
+    good = loading.load(tmp_path / "good.keras")
+    assert good.num_classes == 3
+
+
+def test_a_wrapped_model_inside_another_is_found(tmp_path):
+    """The usual model for predictions: preprocessing, the trained model, softmax."""
+    trained = sf.SharpenFocus(tiny_classifier(), attention="layer_cam", separation_last=0.7, sigma=0.5)
+    whole = keras.Sequential([
+        keras.Input((8, 8, 3)), keras.layers.Rescaling(2.0), trained, keras.layers.Softmax(),
+    ])  # fmt: skip
+    whole.save(tmp_path / "whole.keras")
+    loaded = loading.load(tmp_path / "whole.keras")
+    images = pictures(3)
+    again = keras.ops.softmax(loaded.predict(images, verbose=0))
+    np.testing.assert_allclose(again, whole.predict(images, verbose=0), atol=1e-5)
+    assert loaded.attention == "layer_cam" and loaded.terms["separation_last"].weight == 0.7
+    assert loaded.settings.sigma == 0.5
+    expected, found = trained.explain(2 * images), loaded.explain(images)
+    np.testing.assert_allclose(found.target_last, expected.target_last, atol=1e-5)
+    loaded.save(tmp_path / "again.keras")
+    assert loading.load(tmp_path / "again.keras").attention == "layer_cam"
+    assert not loading.load(tmp_path / "whole.keras", multi_label=False).multi_label
+    with pytest.raises(ValueError, match="was trained with multi_label=False, not True"):
+        loading.load(tmp_path / "whole.keras", multi_label=True)

@@ -1,0 +1,116 @@
+"""The feature maps of a classifier, and what to say where attention cannot be taken of them."""
+
+from typing import NamedTuple
+
+from sfocus_tf.naming import unknown
+
+Shape = tuple[int | None, ...] | None  # of an output that is no feature map; None for several outputs
+
+
+class FeatureMap(NamedTuple):
+    """A feature map that attention could be taken at.
+
+    Attributes:
+        path: of the layer that gives it.
+        size: its rows and columns.
+        activated: whether the layer is or ends in an activation.
+        is_cut: whether every path from input to output leads through it.
+    """
+
+    path: str
+    size: tuple[int, int]
+    activated: bool
+    is_cut: bool
+
+
+def resolve(argument: str, name: str, paths: list[str], shared: set[str], others: dict[str, Shape]) -> str:
+    """The path of a layer given by its path, or by its own name where no other has it.
+
+    Args:
+        argument: what the user set, "inner_layer" or "last_layer".
+        name: what the user gave.
+        paths: of all feature maps.
+        shared: paths of layers that are run more than once.
+        others: shapes of outputs that are no feature maps, by path.
+
+    Raises:
+        ValueError: no such layer, several, or one without a feature map of its own.
+    """
+    matches = [path for path in paths if path == name] or [path for path in paths if path.split("/")[-1] == name]
+    several = [path for path in shared if name in (path, path.split("/")[-1])]
+    if several:
+        raise ValueError(f"{argument}={name!r} is run more than once. Expected a layer that is run once.")
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise ValueError(f"{argument}={name!r} names several layers: {', '.join(matches)}. Give one of these paths.")
+    other = next((path for path in others if name in (path, path.split("/")[-1])), None)
+    if other:
+        valid = f" Valid: {', '.join(paths[-40:])}." if paths else ""
+        raise ValueError(f"{argument}={name!r} {_what_it_is(others[other])}.{valid}")
+    raise unknown(argument, name, paths)
+
+
+def no_layers(
+    classifier: str, maps: list[FeatureMap], last: FeatureMap | None, shared: set[str], others: dict[str, Shape]
+) -> ValueError:
+    """The error for a network without two layers for attention: why, and what to do about it.
+
+    Args:
+        classifier: its name.
+        maps: its feature maps, in order of execution.
+        last: the one that was found or named for the last layer, where only the inner one is missing.
+        shared: paths of layers that are run more than once, and left out.
+        others: shapes of outputs that are no feature maps, by path.
+    """
+    if last:
+        reason = f"before {last.path!r} no activated feature map has a finer resolution than its {_sides(last)}"
+    else:
+        reason = "it has no activated feature map with more than one position"
+    elsewhere = [path for path, shape in others.items() if shape and len(shape) == 4 and shape[1:3] != (1, 1)]
+    if elsewhere:
+        reason += f" (the positions of {', '.join(elsewhere[:5])} are not those of the image)"
+    if shared:
+        reason += f" (left out, as they are run more than once: {', '.join(sorted(shared))})"
+    advice = _advice(maps, last, others)
+    return ValueError(f"classifier {classifier!r} has no two layers for attention: {reason}. {advice}.")
+
+
+def _advice(maps: list[FeatureMap], last: FeatureMap | None, others: dict[str, Shape]) -> str:
+    """What to do about a network where two attention layers are not found."""
+    large = [map_ for map_ in maps if map_.size != (1, 1)]
+    tokens = ""
+    if any(shape and len(shape) == 3 for shape in others.values()):
+        tokens = "Networks whose layers give tokens, [batch, tokens, channels], such as transformers, are not supported"
+    names = "SharpenFocus(classifier, inner_layer=..., last_layer=...)"
+    if last:
+        number = maps.index(last)
+        before = [map_ for map_ in maps[:number] if map_ in large]
+        finer = [map_ for map_ in before if map_.size[0] * map_.size[1] > last.size[0] * last.size[1]]
+        if finer:
+            return f"{finer[-1].path!r} is finer, but no activation: name it or another one, {names}"
+        if before:
+            return f"No map before it is finer: name one that is not, such as {before[0].path!r}, {names}"
+        if maps[number + 1 :] and maps[-1].size == (1, 1):
+            return f"Behind it, maps such as {maps[-1].path!r} have one position: use a larger input"
+        return tokens or f"Two layers are needed: add a convolution with an activation before it, or name two, {names}"
+    if tokens:
+        return tokens
+    if large:
+        return f"Feature maps such as {large[-1].path!r} have no activation behind them: name two layers, {names}"
+    if maps:
+        return f"All feature maps, such as {maps[-1].path!r}, have one position: use a larger input"
+    return "Expected convolutions with activations, whose output is [batch, height, width, channels]"
+
+
+def _sides(map_: FeatureMap) -> str:
+    return f"{map_.size[0]}x{map_.size[1]}"
+
+
+def _what_it_is(shape: Shape) -> str:
+    """Why an output is no feature map."""
+    if shape is None:
+        return "gives several outputs, not one feature map"
+    if len(shape) != 4 or None in shape[1:]:
+        return f"gives {shape}: expected a feature map [batch, height, width, channels]"
+    return f"is no feature map: the positions of {shape} are not those of the image, as with attention between tokens"

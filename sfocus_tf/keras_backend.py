@@ -1,0 +1,35 @@
+"""Checks that Keras runs on TensorFlow, before anything that needs it is imported."""
+
+import json
+import os
+import pathlib
+import sys
+
+
+def require_tensorflow() -> None:
+    """Raises an `ImportError` where Keras runs, or would run, on another backend than TensorFlow."""
+    name, place = _backend()
+    if name != "tensorflow":
+        raise ImportError(
+            f"sfocus_tf needs Keras on TensorFlow, but {place} selects the backend {name!r}. Set "
+            "KERAS_BACKEND=tensorflow in the environment before Keras is first imported."
+        )
+
+
+def _backend() -> tuple[str, str]:
+    """The backend, and what selects it. Keras itself is not imported: with a backend that is missing it cannot be."""
+    chosen = os.environ.get("KERAS_BACKEND")
+    place = f"KERAS_BACKEND={chosen}"
+    if not chosen:
+        folder = pathlib.Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+        file = folder / "keras.json"
+        place = str(file)
+        try:
+            chosen = json.loads(file.read_text()).get("backend")
+        except (OSError, ValueError, AttributeError):  # no such file, or one that Keras does not read either
+            chosen = None
+    keras = sys.modules.get("keras")
+    if keras and hasattr(keras, "config"):  # imported already, and since then nothing changes its backend
+        running = str(keras.config.backend())
+        return running, place if running == chosen else "Keras, which was imported before,"
+    return chosen or "tensorflow", place
