@@ -72,7 +72,7 @@ def with_config(argv: list[str]) -> list[str]:
     known = sorted(path.stem for path in (_ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "common"))
     file = "common" if dataset.startswith("tfds:") else dataset
     if file not in [*known, "common"]:
-        from sfocus_tf.naming import unknown  # here, as importing the package takes seconds
+        from sfocus_tf.errors import unknown  # here, as importing the package takes seconds
 
         raise unknown("dataset", name, [*known, "tfds:<name>"])
     if variant:
@@ -94,18 +94,20 @@ def main(argv: list[str]) -> None:
         if flag.value is not None:
             config[flag.name] = tuple(flag.value) if isinstance(flag.value, list) else flag.value
     # Here, as it takes seconds: first the flags shall be known to be right.
-    from sfocus_tf import faults, results, training
+    from sfocus_tf import training
 
     logging.getLogger("tensorflow").setLevel(logging.WARNING)  # strategies tell of every reduction
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{name.replace(':', '-')}-{config.method}-{config.seed}")
     try:
         found = training.run(config, workdir)
-    except faults.StoppedError as error:
-        _leave(f"{error}. The same command goes on.", faults.INTERRUPTED)
-    except faults.WorkerLostError as error:
-        _leave(f"{error}\nIf it was not stopped by an error of its own, the same command goes on.", faults.WORKER_LOST)
+    except training.StoppedError as error:
+        _leave(f"{error}. The same command goes on.", training.INTERRUPTED)
+    except training.WorkerLostError as error:
+        _leave(
+            f"{error}\nIf it was not stopped by an error of its own, the same command goes on.", training.WORKER_LOST
+        )
     if found is not None:
-        print(f"\n{results.table(found)}\n\nresults, checkpoints and attention.png: {workdir}", flush=True)
+        print(f"\n{training.table(found)}\n\nresults, checkpoints and attention.png: {workdir}", flush=True)
 
 
 def _leave(message: str, code: int) -> NoReturn:

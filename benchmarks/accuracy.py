@@ -37,7 +37,8 @@ sys.path.insert(0, str(_ROOT))  # for this folder, as a script
 
 from benchmarks import table
 from benchmarks.experiments import ABLATIONS, ARMS, EXPERIMENTS, PICTURES_A_CLASS, PLAIN, TINY_FLAGS, few_a_class
-from sfocus_tf import checkpoints, recipes
+from sfocus_tf.losses import recipes
+from sfocus_tf.training import checkpoints
 
 matplotlib.use("Agg")
 

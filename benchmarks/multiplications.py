@@ -2,7 +2,7 @@
 
 import math
 
-from sfocus_tf import layers
+from sfocus_tf.classifier import graph
 
 
 def of_layers(classifier):
@@ -30,7 +30,7 @@ def of_forward(classifier):
 
 def after(classifier, path):
     """Multiplications of those layers of a flat model that lie between a layer and the scores."""
-    steps, *_ = layers.steps(classifier)
+    steps, *_ = graph.steps(classifier)
     counts = of_layers(classifier)
     reached, total = set(), 0
     for step in steps:

@@ -19,7 +19,7 @@ from scipy import stats
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(_ROOT))  # for this folder, as a script
 
-from sfocus_tf import recipes
+from sfocus_tf.losses import recipes
 
 PAPER = {"cifar100": 3.33, "caltech256": 1.64, "ilsvrc2012": 0.92, "cub200": 4.8, "voc2012": 5.73}
 

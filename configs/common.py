@@ -6,8 +6,8 @@ from collections.abc import Callable
 import ml_collections
 from ml_collections import config_dict
 
-from sfocus_tf.naming import unknown
-from sfocus_tf.recipes import Recipe
+from sfocus_tf.errors import unknown
+from sfocus_tf.losses import Recipe
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -5,10 +5,9 @@ from sfocus_tf.keras_backend import require_tensorflow
 require_tensorflow()  # before all that imports Keras
 
 from sfocus_tf import data, distribution, evaluation, report  # noqa: E402
-from sfocus_tf.explanation import Explanation  # noqa: E402
-from sfocus_tf.losses import Term  # noqa: E402
+from sfocus_tf.attention import Explanation  # noqa: E402
+from sfocus_tf.losses import Term, recipe  # noqa: E402
 from sfocus_tf.model import SharpenFocus  # noqa: E402
-from sfocus_tf.recipes import recipe  # noqa: E402
 
 __version__ = "0.1.0"
 

@@ -13,15 +13,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from sfocus_tf import data, evaluation, loading, report
-from sfocus_tf.attention import MECHANISMS
+from sfocus_tf import data, evaluation, report, saved_models
+from sfocus_tf.attention import MECHANISMS, Explanation
 from sfocus_tf.data import Data
 from sfocus_tf.data.files import EXTENSIONS, readable
+from sfocus_tf.errors import unknown
 from sfocus_tf.evaluation import Evaluation
-from sfocus_tf.explanation import Explanation
 from sfocus_tf.model import SharpenFocus
-from sfocus_tf.naming import unknown
-from sfocus_tf.report.other_methods import OTHER_METHODS, explain_by
+from sfocus_tf.report.tf_keras_vis import OTHER_METHODS, explain_by
 
 _FAITHFULNESS_STEPS = 16
 
@@ -35,7 +34,7 @@ def explain(arguments: argparse.Namespace) -> None:
     files = _files(arguments.pictures, leave_out=folder.resolve())
     if arguments.relative and method in OTHER_METHODS:
         raise ValueError(f"--relative: expected a method of {', '.join(MECHANISMS)}, got --method={method}.")
-    model = loading.load(arguments.model, arguments.preprocessing, arguments.multi_label or None)
+    model = saved_models.load(arguments.model, arguments.preprocessing, arguments.multi_label or None)
     if method in MECHANISMS:
         model = SharpenFocus(
             model.classifier, model.inner_layer, model.last_layer, attention=method, multi_label=model.multi_label
@@ -139,7 +138,7 @@ def export(arguments: argparse.Namespace) -> None:
     """Writes a SavedModel."""
     if not pathlib.Path(arguments.output).name.isdecimal():
         raise ValueError(f"--output={arguments.output!r}: expected a folder and a version, such as served/1.")
-    model = loading.load(arguments.model, arguments.preprocessing, arguments.multi_label or None)
+    model = saved_models.load(arguments.model, arguments.preprocessing, arguments.multi_label or None)
     size = _size(arguments, arguments.model, model)
     if size is None:
         raise ValueError(f"--image_size is not set, and {arguments.model} takes pictures of any size.")
@@ -189,13 +188,13 @@ def _size(arguments: argparse.Namespace, path: str, model: SharpenFocus) -> tupl
 
 def _config(path: str) -> dict[str, Any]:
     """What `train.py` left beside a model, or nothing."""
-    file = loading.model_file(path).parent / "config.json"
+    file = saved_models.model_file(path).parent / "config.json"
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
 def _class_names(arguments: argparse.Namespace, classes: int) -> tuple[str, ...]:
     if not arguments.class_names:
-        return loading.class_names(arguments.model, classes)
+        return saved_models.class_names(arguments.model, classes)
     names = tuple(pathlib.Path(arguments.class_names).expanduser().read_text().splitlines())
     if len(names) != classes:
         raise ValueError(f"--class_names={arguments.class_names!r}: {len(names)} lines for {classes} classes.")
@@ -237,7 +236,7 @@ def _model_and_split(
     arguments: argparse.Namespace, path: str, settings: dict[str, Any], splits: dict[tuple[int, ...] | None, Data]
 ) -> tuple[SharpenFocus, Data]:
     """A model and the pictures at its size; `splits` keeps what was loaded, by size."""
-    model = loading.load(path, arguments.preprocessing)
+    model = saved_models.load(path, arguments.preprocessing)
     if arguments.relative and model.multi_label:  # before the data are read
         raise ValueError(f"--relative: expected a model of one class a picture, got MODEL={path!r}, one of several.")
     size = _size(arguments, path, model)
@@ -248,7 +247,7 @@ def _model_and_split(
             **settings, image_size=size and size[0], batch_size=arguments.batch_size, training=False, regions=True
         )
     split = splits[size]
-    names = loading.class_names(path, 0)
+    names = saved_models.class_names(path, 0)
     if names and names != split.class_names:
         other = next((pair for pair in zip(names, split.class_names, strict=False) if pair[0] != pair[1]), None)
         raise ValueError(
@@ -256,7 +255,7 @@ def _model_and_split(
             + (f"; the first that differs is {other[0]!r} there, {other[1]!r} here." if other else ".")
         )
     if model.multi_label != split.multi_label:
-        model = loading.load(path, arguments.preprocessing, split.multi_label)
+        model = saved_models.load(path, arguments.preprocessing, split.multi_label)
     return model, split
 
 

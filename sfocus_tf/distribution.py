@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 from tensorflow.python.distribute.cluster_resolver import slurm_cluster_resolver
 
-from sfocus_tf.naming import unknown
+from sfocus_tf.errors import unknown
 
 STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu")
 
@@ -154,36 +154,6 @@ def _present(devices: Sequence[str]) -> list[str]:
     if len(set(names)) < len(names):
         raise ValueError(f"devices={','.join(devices)}: each of them once.")
     return names
-
-
-class ReplicatedModel(keras.Model):
-    """A Keras model that can be trained by several workers, too.
-
-    Keras 3 fails in two places, which are mended here (Keras issue 20585): it builds a model from the mean of the
-    replicas' first batches, which there is not where they are uneven or on several workers; and with several workers it
-    averages scalar logs along an axis that they lack.
-    """
-
-    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        if iterator is not None and self.distribute_strategy.num_replicas_in_sync > 1:
-            spec = iterator._distributed_dataset.element_spec
-            data_batch = tf.nest.map_structure(_of_one_replica, spec)
-            iterator = None
-        super()._maybe_symbolic_build(iterator, data_batch)
-
-    def _make_function(self, step_function: Callable[[Any], Any]) -> Any:
-        if not several_workers(self.distribute_strategy):
-            return super()._make_function(step_function)
-
-        def with_vectors(data: Any) -> Any:
-            return tf.nest.map_structure(lambda value: tf.reshape(value, [1]), step_function(data))
-
-        return super()._make_function(with_vectors)
-
-
-def _of_one_replica(spec: Any) -> tf.TensorSpec:
-    """The specification of one replica's part of a distributed tensor."""
-    return getattr(spec, "_value_specs", (spec,))[0]
 
 
 def several_workers(strategy: tf.distribute.Strategy) -> bool:

@@ -8,14 +8,12 @@ import keras
 import tensorflow as tf
 
 from sfocus_tf import attention as attention_lib
-from sfocus_tf import channel_gradients, classifiers, derivatives, distribution, layers, serving
-from sfocus_tf.explanation import ExplainingModel, Traced
-from sfocus_tf.keras_workarounds import MeansOfLosses
-from sfocus_tf.losses import Term
-from sfocus_tf.naming import unknown
-from sfocus_tf.observer import Observer
-from sfocus_tf.random_state import RandomStateModel
-from sfocus_tf.terms import SHARES, TERMS, Settings
+from sfocus_tf import distribution, serving
+from sfocus_tf.attention import ExplainingModel, Observer, Traced, channel_gradients, derivatives
+from sfocus_tf.classifier import attention_layers, checks, graph
+from sfocus_tf.errors import unknown
+from sfocus_tf.keras_workarounds import MeansOfLosses, RandomStateModel, ReplicatedModel
+from sfocus_tf.losses import SHARES, TERMS, Settings, Term
 
 # What is logged beside the loss and the user's metrics.
 LOGGED = ("classification_loss", *TERMS, *SHARES)
@@ -36,7 +34,7 @@ class StepKind(NamedTuple):
 
 
 @keras.saving.register_keras_serializable(package="sfocus_tf")
-class SharpenFocus(distribution.ReplicatedModel, ExplainingModel, RandomStateModel):
+class SharpenFocus(ReplicatedModel, ExplainingModel, RandomStateModel):
     """Trains a classifier so that its attention to the true class and to its rival part.
 
     Source: "Sharpen Focus: Learning with Attention Separability and Consistency", ICCV 2019, arXiv 1811.07484. The loss
@@ -127,9 +125,10 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel, RandomStateMod
                 known; a number out of its range.
         """
         super().__init__(name=name or f"sharpen_focus_{getattr(classifier, 'name', '')}", **kwargs)
-        self.num_classes = classifiers.check(classifier)
+        _refuse_wrapped(classifier)
+        self.num_classes = checks.check(classifier)
         self.classifier = classifier
-        self.inner_layer, self.last_layer = layers.find(classifier, inner_layer, last_layer)
+        self.inner_layer, self.last_layer = attention_layers.find(classifier, inner_layer, last_layer)
         self.attention = attention_lib.check_mechanism(attention)
         self.second_order = second_order
         self.multi_label = multi_label
@@ -297,7 +296,7 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel, RandomStateMod
             labels=y,
             relative=self._relative,
             contrast=self._contrast,
-            ignore_class=classifiers.ignored_class(self.loss),
+            ignore_class=checks.ignored_class(self.loss),
         )
         loss = self._compute_loss(x=x, y=y, y_pred=scores, sample_weight=sample_weight, training=False)
         summary = self.settings.summary(scores, maps, classes, sample_weight, self.multi_label)
@@ -307,7 +306,7 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel, RandomStateMod
 
     def _unpacked(self, data: Any) -> tuple[Any, Any, Any]:
         """Pictures, labels and weights of a batch, known to be what the losses need."""
-        classifiers.refuse_probability_loss(self.loss)
+        checks.refuse_probability_loss(self.loss)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if y is None:
             raise ValueError("y: expected labels, got none. Attention is taken of the labelled class.")
@@ -335,7 +334,7 @@ class SharpenFocus(distribution.ReplicatedModel, ExplainingModel, RandomStateMod
                     inner=inner,
                     relative=self._relative,
                     contrast=self._contrast,
-                    ignore_class=classifiers.ignored_class(self.loss),
+                    ignore_class=checks.ignored_class(self.loss),
                 )
                 summary = self.settings.summary(scores, maps, classes, sample_weight, self.multi_label)
                 loss = self._compute_loss(x=x, y=y, y_pred=scores, sample_weight=sample_weight, training=True)
@@ -459,3 +458,14 @@ def _term(key: str, given: float | Term) -> Term:
     if not given >= 0:
         raise ValueError(f"{key}={given!r}: expected a weight of 0 or more.")
     return Term(given)
+
+
+def _refuse_wrapped(classifier: Any) -> None:
+    """Raises a `TypeError` for a model that is wrapped already, or has one inside."""
+    for path, layer in [("", classifier), *graph.operations(classifier)]:
+        if isinstance(layer, SharpenFocus):
+            where = f"layer {path!r}" if path else f"{layer.name!r}"
+            raise TypeError(
+                f"classifier: {where} is a SharpenFocus already. Pass the classifier inside it: "
+                "SharpenFocus(model.classifier, ...)."
+            )

@@ -22,8 +22,8 @@ import tensorflow as tf
 from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
 from sfocus_tf import attention
+from sfocus_tf.attention import Observer
 from sfocus_tf.data.augmentation import central_crop
-from sfocus_tf.observer import Observer
 
 # More pixels than a camera takes; a few kilobytes of PNG can unpack to gigabytes.
 MOST_PIXELS = 50_000_000

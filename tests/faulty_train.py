@@ -8,11 +8,11 @@ import signal
 import sys
 
 import train
-from sfocus_tf import faults
+from sfocus_tf.training import interruption
 
 
 def main(fault, epoch, batch):
-    watched = faults.SaveAndStop.on_train_batch_end
+    watched = interruption.SaveAndStop.on_train_batch_end
 
     def on_train_batch_end(self, number, logs=None):
         if (self.epoch, number) == (epoch, batch):
@@ -23,7 +23,7 @@ def main(fault, epoch, batch):
                 os.kill(os.getpid(), signal.SIGTERM)
         watched(self, number, logs)
 
-    faults.SaveAndStop.on_train_batch_end = on_train_batch_end
+    interruption.SaveAndStop.on_train_batch_end = on_train_batch_end
     train.cli()
 
 

@@ -9,7 +9,8 @@ import tensorflow as tf
 from keras import layers
 
 import sfocus_tf as sf
-from sfocus_tf import backbones, channel_gradients
+from sfocus_tf import backbones
+from sfocus_tf.attention import channel_gradients
 from tests.conftest import crossentropy, pictures
 
 READERS = {

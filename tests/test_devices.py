@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from sfocus_tf import checkpoints
+from sfocus_tf.training import checkpoints
 from tests.conftest import ROOT
 from tests.test_training import FILES
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import sfocus_tf as sf
-from sfocus_tf import layers
+from sfocus_tf.classifier import attention_layers
 from tests.conftest import PAPER, crossentropy, pictures, tiny_classifier
 
 # network, picture size, expected inner and last layer, and their shapes
@@ -80,9 +80,9 @@ def test_names_are_accepted_whole_or_short():
     classifier = keras.Sequential(
         [keras.Input((8, 8, 3)), inner, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)]
     )
-    expected = layers.AttentionLayers("backbone/fine", "backbone/coarse")
-    assert layers.find(classifier) == expected
-    assert layers.find(classifier, "fine", "backbone/coarse") == expected
+    expected = attention_layers.AttentionLayers("backbone/fine", "backbone/coarse")
+    assert attention_layers.find(classifier) == expected
+    assert attention_layers.find(classifier, "fine", "backbone/coarse") == expected
 
 
 def test_a_wrong_name_lists_the_nearest():

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import sfocus_tf as sf
-from sfocus_tf import backbones, classifiers, layers, loading
+from sfocus_tf import backbones, saved_models
 from sfocus_tf.__main__ import main
+from sfocus_tf.classifier import checks, graph
 from tests.conftest import pictures, tiny_classifier
 
 
@@ -29,7 +30,7 @@ def with_activation(kind: str, activation: str) -> keras.Model:
 @pytest.mark.parametrize("kind", ["dense", "layer", "nested"])
 def test_probabilities_are_taken_off_and_come_back(kind, activation):
     classifier = with_activation(kind, activation)
-    stripped, name = classifiers.without_probabilities(classifier)
+    stripped, name = checks.without_probabilities(classifier)
     assert name == activation
     images = pictures(4)
     scores = stripped.predict(images, verbose=0)
@@ -42,14 +43,14 @@ def test_probabilities_are_taken_off_and_come_back(kind, activation):
 def test_an_operation_that_is_no_layer_is_taken_off_too():
     classifier = tiny_classifier()
     ended = keras.Model(classifier.inputs[0], keras.ops.softmax(classifier.outputs[0]))
-    stripped, name = classifiers.without_probabilities(ended)
+    stripped, name = checks.without_probabilities(ended)
     assert name == "softmax"
     np.testing.assert_allclose(stripped(pictures(2)), classifier(pictures(2)), rtol=1e-6)
 
 
 def test_scores_stay_as_they_are():
     classifier = tiny_classifier()
-    assert classifiers.without_probabilities(classifier) == (classifier, None)
+    assert checks.without_probabilities(classifier) == (classifier, None)
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
@@ -58,7 +59,7 @@ def test_flat_is_the_same_network_in_float32(policy):
     base = tiny_classifier(3, 8)
     inputs = keras.Input((8, 8, 3))
     nested = keras.Model(inputs, base(keras.ops.flip(inputs, axis=-1)))
-    flat = layers.flat(nested)
+    flat = graph.flat(nested)
     assert not any(isinstance(layer, keras.Model) for layer in flat.layers)
     assert all(layer.compute_dtype == "float32" for layer in flat.layers[1:])
     assert {"tiny.fine", "tiny.coarse"} <= {layer.name for layer in flat.layers}
@@ -70,23 +71,23 @@ def test_flat_is_the_same_network_in_float32(policy):
 def test_loads_ours_and_plain_ones(tmp_path):
     ours = sf.SharpenFocus(tiny_classifier(), attention="layer_cam")
     ours.save(tmp_path / "ours.keras")
-    assert loading.load(tmp_path / "ours.keras").attention == "layer_cam"
+    assert saved_models.load(tmp_path / "ours.keras").attention == "layer_cam"
     with_activation("dense", "sigmoid").save(tmp_path / "plain.keras")
-    loaded = loading.load(tmp_path / "plain.keras")
+    loaded = saved_models.load(tmp_path / "plain.keras")
     assert loaded.multi_label and loaded.num_classes == 3
-    assert not loading.load(tmp_path / "plain.keras", multi_label=False).multi_label
-    assert loading.class_names(tmp_path / "plain.keras", 3) == ("0", "1", "2")
+    assert not saved_models.load(tmp_path / "plain.keras", multi_label=False).multi_label
+    assert saved_models.class_names(tmp_path / "plain.keras", 3) == ("0", "1", "2")
 
 
 def test_preprocessing_is_not_done_twice_and_grey_networks_are_told(tmp_path):
     sf.SharpenFocus(tiny_classifier()).save(tmp_path / "last.keras")
-    assert loading.load(tmp_path / "last.keras", "unit").num_classes == 3
+    assert saved_models.load(tmp_path / "last.keras", "unit").num_classes == 3
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="--preprocessing=unit: .* have theirs inside"):
-        loading.load(tmp_path, "unit")
+        saved_models.load(tmp_path, "unit")
     sf.SharpenFocus(tiny_classifier(channels=1)).save(tmp_path / "grey.keras")
     with pytest.raises(ValueError, match=r"grey.keras' takes 1 channel\(s\): expected 3"):
-        loading.load(tmp_path / "grey.keras")
+        saved_models.load(tmp_path / "grey.keras")
 
 
 def test_training_starts_from_another_run_of_the_same_network(tmp_path):
@@ -94,20 +95,20 @@ def test_training_starts_from_another_run_of_the_same_network(tmp_path):
     trained, fresh = (backbones.create("resnet8", classes, 16) for classes in (3, 5))
     sf.SharpenFocus(trained).save(tmp_path / "last.keras")
     head = fresh.layers[-1].get_weights()
-    loading.start_from(fresh, tmp_path)
+    saved_models.start_from(fresh, tmp_path)
     for one, other in zip(trained.layers[:-1], fresh.layers[:-1], strict=True):
         for weight, copied in zip(one.get_weights(), other.get_weights(), strict=True):
             np.testing.assert_array_equal(weight, copied)
     for weight, kept in zip(head, fresh.layers[-1].get_weights(), strict=True):
         np.testing.assert_array_equal(weight, kept)
     with pytest.raises(ValueError, match=r"config.weights=.* is another network than resnet14.*14 layers there, 26"):
-        loading.start_from(backbones.create("resnet14", 3, 16), tmp_path)
+        saved_models.start_from(backbones.create("resnet14", 3, 16), tmp_path)
     sf.SharpenFocus(backbones.create("resnet14", 3, 16)).save(tmp_path / "larger.keras")
     with pytest.raises(ValueError, match="another network than resnet8"):
-        loading.start_from(fresh, tmp_path / "larger.keras")
+        saved_models.start_from(fresh, tmp_path / "larger.keras")
     (tmp_path / "text.keras").write_text("no model")
     with pytest.raises(ValueError, match="config.weights=.*text.keras.* cannot be loaded"):
-        loading.start_from(fresh, tmp_path / "text.keras")
+        saved_models.start_from(fresh, tmp_path / "text.keras")
 
 
 def test_preprocessing_is_what_keras_applications_does(tmp_path):
@@ -116,42 +117,42 @@ def test_preprocessing_is_what_keras_applications_does(tmp_path):
     images = 255 * pictures(2)
     for mode in ("tf", "torch", "caffe"):
         expected = classifier(keras.applications.imagenet_utils.preprocess_input(images.copy(), mode=mode))
-        loaded = loading.load(tmp_path / "plain.keras", mode)
+        loaded = saved_models.load(tmp_path / "plain.keras", mode)
         np.testing.assert_allclose(loaded.predict(images, verbose=0), expected, rtol=1e-3, atol=1e-4)
     sf.SharpenFocus(classifier, attention="layer_cam").save(tmp_path / "ours.keras")
-    ours = loading.load(tmp_path / "ours.keras", "tf")
+    ours = saved_models.load(tmp_path / "ours.keras", "tf")
     assert ours.attention == "layer_cam"
     np.testing.assert_allclose(ours.predict(images, verbose=0), classifier(images / 127.5 - 1), rtol=1e-3, atol=1e-4)
-    unit = loading.load(tmp_path / "plain.keras", "unit")
+    unit = saved_models.load(tmp_path / "plain.keras", "unit")
     np.testing.assert_allclose(unit.predict(images, verbose=0), classifier(images / 255), rtol=1e-4, atol=1e-5)
     assert backbones.PREPROCESSING == ("none", "unit", "tf", "torch", "caffe")
 
 
 def test_what_cannot_be_loaded_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.keras does not exist"):
-        loading.load(tmp_path / "nowhere.keras")
+        saved_models.load(tmp_path / "nowhere.keras")
     with pytest.raises(FileNotFoundError, match=r"last\.keras does not exist"):
-        loading.load(tmp_path)
+        saved_models.load(tmp_path)
     (tmp_path / "text.keras").write_text("no model")
     with pytest.raises(ValueError, match="cannot be loaded as a Keras model"):
-        loading.load(tmp_path / "text.keras")
+        saved_models.load(tmp_path / "text.keras")
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "flat.keras")
     with pytest.raises(ValueError, match="expected pictures"):
-        loading.load(tmp_path / "flat.keras")
+        saved_models.load(tmp_path / "flat.keras")
     tiny_classifier().save(tmp_path / "tiny.keras")
     with pytest.raises(ValueError, match=r"preprocessing='tg'.*'tf'"):
-        loading.load(tmp_path / "tiny.keras", "tg")
+        saved_models.load(tmp_path / "tiny.keras", "tg")
     sf.SharpenFocus(tiny_classifier()).save(tmp_path / "ours.keras")
     tiny_classifier(3, 8, channels=1).save(tmp_path / "grey.keras")
     with pytest.raises(ValueError, match=r"takes 1 channel\(s\)"):
-        loading.load(tmp_path / "grey.keras")
+        saved_models.load(tmp_path / "grey.keras")
     inputs = [keras.Input((8, 8, 3)), keras.Input((8, 8, 3))]
     two = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(sum(inputs))))
     two.save(tmp_path / "two.keras")
     with pytest.raises(ValueError, match=r"two\.keras.*has 2 inputs .*: expected one, of images"):
-        loading.load(tmp_path / "two.keras", "tf")
+        saved_models.load(tmp_path / "two.keras", "tf")
     with pytest.raises(ValueError, match="multi_label=False, not True"):
-        loading.load(tmp_path / "ours.keras", multi_label=True)
+        saved_models.load(tmp_path / "ours.keras", multi_label=True)
 
 
 def test_files_that_are_damaged_or_something_else(tmp_path):
@@ -188,10 +189,10 @@ def test_files_that_are_damaged_or_something_else(tmp_path):
         with pytest.raises(
             ValueError, match=f"MODEL='.*{number}.keras' cannot be loaded as a Keras model: .*{message}"
         ):
-            loading.load(file)
+            saved_models.load(file)
         with pytest.raises(SystemExit, match=f"sfocus_tf export: MODEL=.*{message}"):
             main(["export", str(file), f"--output={tmp_path}/served/1"])
-    good = loading.load(tmp_path / "good.keras")
+    good = saved_models.load(tmp_path / "good.keras")
     assert good.num_classes == 3
 
 
@@ -202,7 +203,7 @@ def test_a_wrapped_model_inside_another_is_found(tmp_path):
         keras.Input((8, 8, 3)), keras.layers.Rescaling(2.0), trained, keras.layers.Softmax(),
     ])  # fmt: skip
     whole.save(tmp_path / "whole.keras")
-    loaded = loading.load(tmp_path / "whole.keras")
+    loaded = saved_models.load(tmp_path / "whole.keras")
     images = pictures(3)
     again = keras.ops.softmax(loaded.predict(images, verbose=0))
     np.testing.assert_allclose(again, whole.predict(images, verbose=0), atol=1e-5)
@@ -211,7 +212,7 @@ def test_a_wrapped_model_inside_another_is_found(tmp_path):
     expected, found = trained.explain(2 * images), loaded.explain(images)
     np.testing.assert_allclose(found.target_last, expected.target_last, atol=1e-5)
     loaded.save(tmp_path / "again.keras")
-    assert loading.load(tmp_path / "again.keras").attention == "layer_cam"
-    assert not loading.load(tmp_path / "whole.keras", multi_label=False).multi_label
+    assert saved_models.load(tmp_path / "again.keras").attention == "layer_cam"
+    assert not saved_models.load(tmp_path / "whole.keras", multi_label=False).multi_label
     with pytest.raises(ValueError, match="was trained with multi_label=False, not True"):
-        loading.load(tmp_path / "whole.keras", multi_label=True)
+        saved_models.load(tmp_path / "whole.keras", multi_label=True)

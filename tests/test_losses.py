@@ -7,10 +7,8 @@ import tensorflow as tf
 from hypothesis import strategies as st
 
 from sfocus_tf import attention, losses
-from sfocus_tf.attention import Attention
-from sfocus_tf.losses import Term
-from sfocus_tf.observer import Maps
-from sfocus_tf.terms import Settings
+from sfocus_tf.attention import Attention, Maps
+from sfocus_tf.losses import Settings, Term
 
 
 def maps(*rows):

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 import sfocus_tf as sf
-from sfocus_tf import classifiers, loading, probabilities
+from sfocus_tf import saved_models
+from sfocus_tf.classifier import checks, probabilities
 from tests.conftest import pictures, tiny_classifier
 
 CLASSES = 4
@@ -170,7 +171,7 @@ def test_probabilities_are_refused_and_taken_off(name):
     expected = network.predict(images, verbose=0)
     with pytest.raises(ValueError, match=f"ends in a {kind} .layer '[a-z_0-9/]+'.*from_logits=True"):
         sf.SharpenFocus(network)
-    stripped, taken = classifiers.without_probabilities(network)
+    stripped, taken = checks.without_probabilities(network)
     assert taken == kind and stripped.outputs[0].dtype == network.outputs[0].dtype
     scores = sf.SharpenFocus(stripped).predict(images, verbose=0)
     again = {"softmax": ops.softmax, "sigmoid": ops.sigmoid, "log_softmax": ops.log_softmax}[kind](scores)
@@ -186,7 +187,7 @@ def test_probabilities_that_cannot_be_taken_off_are_refused(name):
     with pytest.raises(ValueError, match="ends in a (softmax|sigmoid)"):
         sf.SharpenFocus(network)
     with pytest.raises(ValueError, match="ends in probabilities .* nothing to take off"):
-        classifiers.without_probabilities(network)
+        checks.without_probabilities(network)
 
 
 def test_the_message_says_what_to_change_and_where():
@@ -203,7 +204,7 @@ def test_scores_are_never_taken_for_probabilities(name):
     for seed in range(4):
         network = model(SCORES[name], seed)
         assert probabilities.find(network) is None
-    assert classifiers.without_probabilities(network) == (network, None)
+    assert checks.without_probabilities(network) == (network, None)
 
 
 def test_the_state_of_random_generators_stays_as_it_was():
@@ -241,7 +242,7 @@ def test_mixed_precision(policy, activation, tmp_path):
     images = pictures(4)
     expected = network.predict(images, verbose=0)
     network.save(tmp_path / "mixed.keras")
-    loaded = loading.load(tmp_path / "mixed.keras")
+    loaded = saved_models.load(tmp_path / "mixed.keras")
     assert loaded.multi_label == (activation == "sigmoid")
     again = getattr(ops, activation)(loaded.predict(images, verbose=0))
     np.testing.assert_allclose(again, expected, atol=1e-5)
@@ -254,7 +255,7 @@ def test_served_probabilities_are_the_networks_own(tmp_path):
     network = model(through(lambda x: dense(x, activation="softmax", kernel_initializer=large),
                             L.Activation("linear", dtype="float32")))  # fmt: skip
     network.save(tmp_path / "network.keras")
-    loading.load(tmp_path / "network.keras").export(tmp_path / "served" / "1")
+    saved_models.load(tmp_path / "network.keras").export(tmp_path / "served" / "1")
     served = tf.saved_model.load(str(tmp_path / "served" / "1")).signatures["serving_default"]
     images = pictures(2)
     expected = network.predict(images, verbose=0)
@@ -266,4 +267,4 @@ def test_served_probabilities_are_the_networks_own(tmp_path):
 def test_every_spelling_of_a_sigmoid_is_multi_label(activation, tmp_path):
     with keras.saving.custom_object_scope({getattr(activation, "__name__", "sigmoid"): activation}):
         model(lambda x: L.Identity()(dense(x, activation=activation))).save(tmp_path / "several.keras")
-        assert loading.load(tmp_path / "several.keras").multi_label
+        assert saved_models.load(tmp_path / "several.keras").multi_label

@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 
 import sfocus_tf as sf
-from sfocus_tf import evaluation, layers, report
-from sfocus_tf.report import other_methods
+from sfocus_tf import evaluation, report
+from sfocus_tf.classifier import graph
+from sfocus_tf.report import tf_keras_vis
 from tests.conftest import crossentropy, first_pictures, pictures, tiny_classifier
 
 NAMES = ("ant", "bee", "cat")
@@ -195,29 +196,29 @@ def test_pictures_are_taken_in_turn_from_confused_pairs():
     assert re.findall(r'data-keys="([^"]*)"', wrong) == ["0-1", "1-2", "2-0"] * 2
 
 
-@pytest.mark.parametrize("method", other_methods.OTHER_METHODS)
-def test_other_methods_explain_the_same_classes(method):
+@pytest.mark.parametrize("method", tf_keras_vis.OTHER_METHODS)
+def test_tf_keras_vis_explain_the_same_classes(method):
     model = sf.SharpenFocus(tiny_classifier())
     images = 255 * pictures(2)
     explanation = model.explain(images)
-    other = other_methods.explain_by(method, model, images, explanation)
+    other = tf_keras_vis.explain_by(method, model, images, explanation)
     np.testing.assert_array_equal(other.target, explanation.target)
     size = (2, 8, 8) if method == "vis:saliency" else (2, 4, 4)
     assert other.target_last.shape == size and np.isfinite(other.rival_inner).all() and other.target_inner.max() > 0
     with pytest.raises(ValueError, match="vis:score_cam"):
-        other_methods.explain_by("vis:score-cam", model, images, explanation)
+        tf_keras_vis.explain_by("vis:score-cam", model, images, explanation)
 
 
-def test_other_methods_see_into_nested_models_in_which_two_layers_share_a_name():
+def test_tf_keras_vis_see_into_nested_models_in_which_two_layers_share_a_name():
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(3, 1, name="fine_conv")(inputs)  # a name that the network inside has too
     classifier = keras.Model(inputs, tiny_classifier()(x))
     model = sf.SharpenFocus(classifier)
     images = 255 * pictures(2)
-    flat = layers.flat(classifier)
+    flat = graph.flat(classifier)
     np.testing.assert_allclose(flat(images), classifier(images), rtol=1e-6)
     assert {"fine_conv", "tiny.fine_conv"} <= {layer.name for layer in flat.layers}
-    other = other_methods.explain_by("vis:grad_cam_plus_plus", model, images, model.explain(images))
+    other = tf_keras_vis.explain_by("vis:grad_cam_plus_plus", model, images, model.explain(images))
     assert other.target_last.shape == (2, 4, 4) and other.target_inner.max() > 0
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import sfocus_tf as sf
-from sfocus_tf import classifiers, layers
+from sfocus_tf.classifier import attention_layers, checks
 from tests.conftest import pictures
 
 L, ops = keras.layers, keras.ops
@@ -59,10 +59,10 @@ KINDS = ["matmul", "Permute", "einsum", "heads last", "Dot", "MultiHeadAttention
 @pytest.mark.parametrize(("activation", "side"), [("softmax", 32), ("sigmoid", 8), ("relu", 16), ("relu", 32)])
 def test_attention_weights_are_no_feature_map(kind, activation, side):
     classifier = transformer(kind, activation, side)
-    assert layers.find(classifier) == ("stem1", "stem2")
+    assert attention_layers.find(classifier) == ("stem1", "stem2")
     for argument in ("inner", "last"):
         with pytest.raises(ValueError, match=f"{argument}_layer='attention_scores' is no feature map: the positions"):
-            layers.find(classifier, **{argument: "attention_scores"})
+            attention_layers.find(classifier, **{argument: "attention_scores"})
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -102,9 +102,9 @@ def test_attention_weights_that_are_as_small_as_a_feature_map(weights, size, act
     scores = L.Activation(activation, name="attention_scores")(weights(L.Reshape((64, 16))(x), size))
     joined = ops.concatenate([L.Flatten()(scores), L.Flatten()(x)], axis=-1)
     classifier = keras.Model(images, L.Dense(3)(joined))
-    assert layers.find(classifier) == ("stem1", "stem2")
+    assert attention_layers.find(classifier) == ("stem1", "stem2")
     with pytest.raises(ValueError, match="last_layer='attention_scores' is no feature map"):
-        layers.find(classifier, last="attention_scores")
+        attention_layers.find(classifier, last="attention_scores")
 
 
 class Weights(L.Layer):
@@ -131,9 +131,9 @@ def test_attention_weights_of_a_layer_that_somebody_wrote(heads_last):
     weights = Weights(heads_last, name="attention_scores")(x)
     joined = ops.concatenate([L.Flatten()(weights), L.Flatten()(x)], axis=-1)
     classifier = keras.Model(images, L.Dense(3)(joined))
-    assert layers.find(classifier) == ("stem1", "stem2")
+    assert attention_layers.find(classifier) == ("stem1", "stem2")
     with pytest.raises(ValueError, match="last_layer='attention_scores' is no feature map"):
-        layers.find(classifier, last="attention_scores")
+        attention_layers.find(classifier, last="attention_scores")
 
 
 class Block(L.Layer):
@@ -188,13 +188,13 @@ def of_lambda(x):
 def test_what_keeps_positions_in_place(part):
     images, x = stem(32, 1)
     x = L.Conv2D(8, 3, strides=2, padding="same", activation="relu", name="after")(part(x))
-    assert layers.find(keras.Model(images, L.Dense(3)(L.GlobalAveragePooling2D()(x))))[1] == "after"
+    assert attention_layers.find(keras.Model(images, L.Dense(3)(L.GlobalAveragePooling2D()(x))))[1] == "after"
 
 
 def test_layers_that_somebody_wrote_around_convolutions():
     images = keras.Input((32, 32, 3))
     x = Block(8, 2, name="second")(Block(8, 2, name="first")(images))
-    assert layers.find(keras.Model(images, L.Dense(3)(L.Flatten()(x)))) == ("first", "second")
+    assert attention_layers.find(keras.Model(images, L.Dense(3)(L.Flatten()(x)))) == ("first", "second")
 
 
 @pytest.mark.parametrize("part", [L.Permute((2, 1, 3)), L.Lambda(lambda x: ops.transpose(x, (0, 2, 1, 3)))])
@@ -203,7 +203,7 @@ def test_rows_taken_for_columns_are_no_positions_of_the_image(part):
     x = L.Conv2D(8, 3, strides=2, padding="same", activation="relu", name="after")(part(x))
     classifier = keras.Model(images, L.Dense(3)(L.GlobalAveragePooling2D()(x)))
     with pytest.raises(ValueError, match="last_layer='after' is no feature map"):
-        layers.find(classifier, last="after")
+        attention_layers.find(classifier, last="after")
 
 
 def channels_first(*parts, name="network"):
@@ -306,4 +306,4 @@ def test_images_with_channels_first_that_the_network_puts_last(to_last):
 
 def test_flatten_with_channels_first_takes_no_positions_away():
     images, x = stem()
-    assert classifiers.check(keras.Model(images, L.Dense(3)(L.Flatten(**FIRST)(x)))) == 3
+    assert checks.check(keras.Model(images, L.Dense(3)(L.Flatten(**FIRST)(x)))) == 3

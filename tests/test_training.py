@@ -16,8 +16,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from sfocus_tf import checkpoints, data, losses, recipes, training
-from sfocus_tf.workdir import WorkdirError, prepare
+from sfocus_tf import data, losses, training
+from sfocus_tf.losses import recipes
+from sfocus_tf.training import build, checkpoints
+from sfocus_tf.training import config as config_module
+from sfocus_tf.training.workdir import WorkdirError, prepare
 from tests.conftest import ROOT
 
 FILES = {
@@ -165,7 +168,7 @@ def test_a_recipe_that_changed_since_is_another_config(tmp_path, monkeypatch):
         prepare(config, tmp_path)
 
 
-@pytest.mark.parametrize("name", training.OPTIMIZERS)
+@pytest.mark.parametrize("name", config_module.OPTIMIZERS)
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_weight_decay_shrinks_kernels_or_is_off(name, weight_decay):
     """Without gradients: a decoupled decay of rate * weight_decay a step, or nothing."""
@@ -175,7 +178,7 @@ def test_weight_decay_shrinks_kernels_or_is_off(name, weight_decay):
     config.optimizer.name, config.optimizer.weight_decay, config.optimizer.schedule = name, weight_decay, "constant"
     config.optimizer.learning_rate = 0.5
     variables = [keras.Variable(np.ones(2, np.float32), name=name) for name in ("kernel", "bias", "gamma", "beta")]
-    optimizer = training._optimizer(config, 10)
+    optimizer = build.optimizer(config, 10)
     optimizer.build(variables)
     optimizer.apply_gradients([(np.zeros(2, np.float32), variable) for variable in variables])
     np.testing.assert_allclose(variables[0].numpy(), 1 - 0.5 * weight_decay, rtol=1e-6)
@@ -239,7 +242,7 @@ def test_data_that_may_not_be_read_are_not_taken_for_the_workdir(tmp_path, monke
     def refused(*arguments, **settings):
         raise PermissionError(errno.EACCES, "Permission denied", "/data/train.txt")
 
-    monkeypatch.setattr(training.data, "load", refused)
+    monkeypatch.setattr(data, "load", refused)
     with pytest.raises(PermissionError, match="Permission denied: '/data/train.txt'"):
         training.run(scenes.get_config("tiny"), tmp_path / "run")
 

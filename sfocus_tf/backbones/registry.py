@@ -8,7 +8,7 @@ import keras
 from keras import layers
 
 from sfocus_tf.backbones import efficientnet_lite, resnet
-from sfocus_tf.naming import unknown
+from sfocus_tf.errors import unknown
 
 # Mean and standard deviation of ImageNet's pixels, in [0, 255].
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)

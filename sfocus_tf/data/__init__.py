@@ -2,8 +2,8 @@
 
 from sfocus_tf.data.augmentation import AUGMENTATIONS
 from sfocus_tf.data.files import CorruptPictureError, read_pictures
-from sfocus_tf.data.load import load, names
 from sfocus_tf.data.pipeline import Data
+from sfocus_tf.data.registry import load, names
 from sfocus_tf.data.source import Source
 from sfocus_tf.data.tfds_source import DataUnavailableError
 

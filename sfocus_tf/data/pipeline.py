@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from sfocus_tf.data.augmentation import AUGMENTATIONS, augment, central_crop, resize
 from sfocus_tf.data.source import Record, Source
-from sfocus_tf.naming import unknown
+from sfocus_tf.errors import unknown
 
 
 @dataclasses.dataclass(frozen=True)

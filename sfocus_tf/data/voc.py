@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from sfocus_tf.data.files import existing_folder, usable
 from sfocus_tf.data.source import Part, Record, Source, decode, indexed_keys
-from sfocus_tf.naming import unknown
+from sfocus_tf.errors import unknown
 
 CLASS_NAMES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",

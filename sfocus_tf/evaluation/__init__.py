@@ -8,7 +8,6 @@ from sfocus_tf.evaluation.classification import (
     headline,
     mean_average_precision,
 )
-from sfocus_tf.evaluation.confusion import rank_correlation, region_iou, same_peak
 from sfocus_tf.evaluation.evaluate import Evaluation, countable, evaluate
 from sfocus_tf.evaluation.faithfulness import deletion, insertion
 from sfocus_tf.evaluation.localisation import (
@@ -18,6 +17,7 @@ from sfocus_tf.evaluation.localisation import (
     inside_boxes,
     pointing_game,
 )
+from sfocus_tf.evaluation.overlap import rank_correlation, region_iou, same_peak
 
 __all__ = [
     "Evaluation",

@@ -7,9 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from sfocus_tf.attention import Explanation
 from sfocus_tf.data import Data
-from sfocus_tf.evaluation import classification, confusion, faithfulness, localisation
-from sfocus_tf.explanation import Explanation
+from sfocus_tf.evaluation import classification, faithfulness, localisation, overlap
 from sfocus_tf.model import SharpenFocus
 
 LAYERS = ("inner", "last")
@@ -25,7 +25,7 @@ class Evaluation:
             objects in a picture are difficult: the picture does not count for these.
         explanation: of the labelled class and its most confusing rival.
         valid: `[pictures]` bool, whether a picture has both.
-        confusion: `[pictures]` each; see `sfocus_tf.evaluation.confusion`.
+        confusion: `[pictures]` each; see `sfocus_tf.evaluation.overlap`.
         pairs: `[pairs, 2]`, picture and class of each object class in a picture whose place is known.
         localisation: `[pairs]` each; see `sfocus_tf.evaluation.localisation`.
         faithfulness: `[pictures]` each, of the labelled class at the last layer; see
@@ -182,9 +182,9 @@ def _measure_batch(
     for layer in LAYERS:
         target, rival = observed[f"target_{layer}"], observed[f"rival_{layer}"]
         result |= {
-            f"confusion/overlap_{layer}": confusion.region_iou(target, rival),
-            f"confusion/rank_correlation_{layer}": confusion.rank_correlation(target, rival),
-            f"confusion/same_peak_{layer}": confusion.same_peak(target, rival),
+            f"confusion/overlap_{layer}": overlap.region_iou(target, rival),
+            f"confusion/rank_correlation_{layer}": overlap.rank_correlation(target, rival),
+            f"confusion/same_peak_{layer}": overlap.same_peak(target, rival),
             f"confusion/no_target_{layer}": (target.max(axis=(1, 2)) <= 0).astype(float),
             f"confusion/no_rival_{layer}": (rival.max(axis=(1, 2)) <= 0).astype(float),
         }

@@ -7,8 +7,8 @@ import numpy as np
 import PIL.Image
 from matplotlib.figure import Figure
 
+from sfocus_tf.attention import Explanation
 from sfocus_tf.evaluation import region_iou
-from sfocus_tf.explanation import Explanation
 
 # Blue and vermilion of Okabe and Ito's palette, which people with any kind of colour vision can tell apart.
 TARGET_COLOUR, RIVAL_COLOUR = (0, 114, 178), (213, 94, 0)

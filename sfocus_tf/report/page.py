@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 
 from sfocus_tf.evaluation import Evaluation
-from sfocus_tf.report.comparison import Comparison, Difference, compare
+from sfocus_tf.evaluation.comparison import Comparison, Difference, compare
 from sfocus_tf.report.figure import RIVAL_COLOUR, TARGET_COLOUR, tint
 
 _PAIRS = 15  # confused pairs in the table

@@ -5,10 +5,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from sfocus_tf import attention, losses
-from sfocus_tf.attention import Attention, Classes
-from sfocus_tf.naming import unknown
-from sfocus_tf.observer import Maps
+from sfocus_tf import attention
+from sfocus_tf.attention import Attention, Classes, Maps
+from sfocus_tf.errors import unknown
+from sfocus_tf.losses import attention_losses as losses
 
 TERMS = ("separation_inner", "separation_last", "consistency")
 # Logged beside the terms: shares of the pictures, in the order in which they are computed.

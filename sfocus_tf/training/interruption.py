@@ -12,8 +12,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from sfocus_tf import checkpoints, distribution
-from sfocus_tf.terms import TERMS
+from sfocus_tf import distribution
+from sfocus_tf.losses import TERMS
+from sfocus_tf.training import checkpoints
 
 # Exit codes, of sysexits.h: EX_TEMPFAIL, nothing is wrong and the same command goes on; EX_UNAVAILABLE, see the others.
 INTERRUPTED, WORKER_LOST = 75, 69

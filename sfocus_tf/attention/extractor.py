@@ -6,8 +6,11 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from sfocus_tf import attention, channel_gradients, derivatives, layers
-from sfocus_tf.attention import Attention, Classes
+from sfocus_tf.attention import cam, channel_gradients, derivatives
+from sfocus_tf.attention import classes as classes_lib
+from sfocus_tf.attention.cam import Attention
+from sfocus_tf.attention.classes import Classes
+from sfocus_tf.classifier import graph
 
 
 class Maps(NamedTuple):
@@ -96,7 +99,7 @@ class Observer:
                         tape.watch(output)
                         ends[watched].append((layer, output))
 
-            raw_scores = layers.run(self.classifier, x, watch, training)
+            raw_scores = graph.run(self.classifier, x, watch, training)
             scores = tf.cast(raw_scores, self.dtype)
             classes = self._classes(tf.stop_gradient(scores), labels, wanted, ignore_class)
             explained = scores - tf.reduce_mean(scores, axis=-1, keepdims=True) if relative else scores
@@ -121,7 +124,7 @@ class Observer:
                 for of_role in slopes
             ]
             maps[f"target_{layer}"] = found[0]
-            maps[f"rival_{layer}"] = attention.opposite(found[0]) if contrast else found[1]
+            maps[f"rival_{layer}"] = cam.opposite(found[0]) if contrast else found[1]
         return raw_scores, Maps(**maps), classes
 
     def _attention(
@@ -142,11 +145,11 @@ class Observer:
         if at_readers:
             total = tf.add_n([channel_gradients.summed(layer, features, slope) for layer, slope in at_ends])
             alpha = total / tf.cast(tf.reduce_prod(tf.shape(features)[1:3]), total.dtype)
-            found = attention.weighted(features, alpha if self.second_order else tf.stop_gradient(alpha))
+            found = cam.weighted(features, alpha if self.second_order else tf.stop_gradient(alpha))
         else:
             ((_, slope),) = at_ends
             slope = slope if self.second_order else tf.stop_gradient(slope)
-            found = attention.attention(features, slope, self.mechanism)
+            found = cam.attention(features, slope, self.mechanism)
         # Features may be of another precision than scores: float64 before a float32 output.
         return Attention(*(tf.cast(each, self.dtype) for each in found))
 
@@ -154,14 +157,14 @@ class Observer:
         self, scores: tf.Tensor, labels: Any, wanted: tuple[tf.Tensor, tf.Tensor] | None, ignore_class: int | None
     ) -> Classes:
         if wanted is None and not self.multi_label:
-            return attention.labelled_classes(scores, labels, ignore_class=ignore_class)
-        chosen = attention.predicted_classes(scores, self.multi_label)
+            return classes_lib.labelled_classes(scores, labels, ignore_class=ignore_class)
+        chosen = classes_lib.predicted_classes(scores, self.multi_label)
         if wanted is None:
-            labelled = attention.labelled_classes(scores, labels, multi_label=True)
+            labelled = classes_lib.labelled_classes(scores, labels, multi_label=True)
             target = tf.where(labelled.valid, labelled.target, chosen.target)
             return Classes(target, tf.where(labelled.valid, labelled.rival, chosen.rival), labelled.valid)
         target = tf.where(wanted[0] < 0, chosen.target, wanted[0])
-        rival = tf.where(wanted[0] < 0, chosen.rival, attention.rival_of(scores, target))
+        rival = tf.where(wanted[0] < 0, chosen.rival, classes_lib.rival_of(scores, target))
         chosen_here = (wanted[1] < 0) | tf.equal(wanted[1], target)
         return Classes(target, tf.where(chosen_here, rival, wanted[1]), chosen.valid)
 

@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Any
 
-from sfocus_tf.losses import Term
-from sfocus_tf.naming import unknown
+from sfocus_tf.errors import unknown
+from sfocus_tf.losses.schedule import Term
 
 
 @dataclasses.dataclass(frozen=True)

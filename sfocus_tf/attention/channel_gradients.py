@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from sfocus_tf import layers
+from sfocus_tf.classifier import graph
 
 _POOLINGS = (
     keras.layers.AveragePooling2D, keras.layers.MaxPooling2D,
@@ -33,7 +33,7 @@ def readers(classifier: keras.Model, paths: tuple[str, ...]) -> dict[str, frozen
     Returns:
         The readers' paths, by feature map; none for a map with another reader.
     """
-    steps, _, result = layers.steps(classifier)
+    steps, _, result = graph.steps(classifier)
     times_run = [step.path for step in steps]
     found = {}
     for path in paths:

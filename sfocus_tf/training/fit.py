@@ -6,11 +6,12 @@ import pathlib
 import keras
 import ml_collections
 
-from sfocus_tf import checkpoints, distribution, faults, report, results
-from sfocus_tf.checkpoints import Position
+from sfocus_tf import distribution, report
 from sfocus_tf.data import Data
 from sfocus_tf.model import SharpenFocus
-from sfocus_tf.progress import Progress, Seconds
+from sfocus_tf.training import checkpoints, interruption, results
+from sfocus_tf.training.checkpoints import Position
+from sfocus_tf.training.progress import Progress, Seconds
 
 
 def fit(
@@ -20,7 +21,7 @@ def fit(
     folder: pathlib.Path,
     written: pathlib.Path,
     position: Position,
-    stop: faults.Stop,
+    stop: interruption.Stop,
 ) -> float:
     """Trains from a position on to the end.
 
@@ -65,11 +66,11 @@ def fit(
             verbose=0,
             callbacks=[
                 *([checkpoints.RestoreMetrics(folder / "last.keras", train.multi_label)] if done else []),
-                faults.StopAtNaN(folder, train.place_names, done),
+                interruption.StopAtNaN(folder, train.place_names, done),
                 seconds,
                 *(_logs(config, validation, written, first > 0) if distribution.is_chief(strategy) else []),
                 checkpoint,
-                faults.SaveAndStop(stop, checkpoint, seconds.so_far, done),
+                interruption.SaveAndStop(stop, checkpoint, seconds.so_far, done),
             ],
         )
     return sum(row["seconds"] for row in checkpoints.read_history(history, config.epochs))

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from sfocus_tf.naming import unknown
+from sfocus_tf.errors import unknown
 
 Shape = tuple[int | None, ...] | None  # of an output that is no feature map; None for several outputs
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import ml_collections
 
-from sfocus_tf import checkpoints
-from sfocus_tf.recipes import recipe
+from sfocus_tf.losses import recipe
+from sfocus_tf.training import checkpoints
 
 
 class WorkdirError(ValueError):

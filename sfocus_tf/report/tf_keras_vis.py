@@ -10,10 +10,10 @@ from tf_keras_vis.saliency import Saliency
 from tf_keras_vis.scorecam import Scorecam
 from tf_keras_vis.utils.scores import CategoricalScore
 
-from sfocus_tf import layers
-from sfocus_tf.explanation import Explanation
+from sfocus_tf.attention import Explanation
+from sfocus_tf.classifier import graph
+from sfocus_tf.errors import unknown
 from sfocus_tf.model import SharpenFocus
-from sfocus_tf.naming import unknown
 
 OTHER_METHODS = ("vis:score_cam", "vis:grad_cam_plus_plus", "vis:saliency")
 _SCORE_CAM_CHANNELS = 32  # those with the highest variance; all of a thousand would take minutes a picture
@@ -45,7 +45,7 @@ def explain_by(method: str, model: SharpenFocus, images: np.ndarray, explanation
 
 
 def _maps(method: str, model: SharpenFocus, images: np.ndarray, explanation: Explanation) -> dict[str, np.ndarray]:
-    network = layers.flat(model.classifier)
+    network = graph.flat(model.classifier)
     maps: dict[str, np.ndarray] = {}
     for role in ("target", "rival"):
         score = CategoricalScore([int(number) for number in getattr(explanation, role)])
@@ -54,7 +54,7 @@ def _maps(method: str, model: SharpenFocus, images: np.ndarray, explanation: Exp
             maps |= {f"{role}_{layer}": saliency for layer in ("inner", "last")}
             continue
         for layer, path in (("inner", model.inner_layer), ("last", model.last_layer)):
-            maps[f"{role}_{layer}"] = _class_map(method, network, layers.flat_name(path), score, images)
+            maps[f"{role}_{layer}"] = _class_map(method, network, graph.flat_name(path), score, images)
     return maps
 
 

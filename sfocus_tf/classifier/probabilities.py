@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sfocus_tf import layers
+from sfocus_tf.classifier import graph
 
 # Layers whose output, before their activation, can be any number. Exactly these: a subclass may do something else.
 _LINEAR = (
@@ -123,7 +123,7 @@ def _place(tensor: Any, models: tuple[tuple[Any, Any], ...] = ()) -> _Place:
     while True:
         history = tensor._keras_history
         node = history.operation._inbound_nodes[history.node_index]
-        if layers.is_transparent(history.operation):
+        if graph.is_transparent(history.operation):
             models += ((history.operation, node),)
             tensor = history.operation.outputs[history.tensor_index]
         elif node.is_input and models:

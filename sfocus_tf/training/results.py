@@ -13,9 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 import sfocus_tf
-from sfocus_tf import checkpoints, evaluation, report
+from sfocus_tf import evaluation, report
 from sfocus_tf.data import Data
 from sfocus_tf.model import SharpenFocus
+from sfocus_tf.training import checkpoints
 
 _SHOWN = 8  # pictures in the figure
 # What the table has; results.json has every measure.

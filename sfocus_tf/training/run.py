@@ -3,25 +3,20 @@
 import errno
 import json
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import keras
 import ml_collections
 import tensorflow as tf
 
-from sfocus_tf import backbones, checkpoints, data, distribution, faults, fitting, loading, results
-from sfocus_tf.attention import check_mechanism
+from sfocus_tf import data, distribution, saved_models
 from sfocus_tf.data import Data
 from sfocus_tf.model import SharpenFocus
-from sfocus_tf.naming import unknown
-from sfocus_tf.recipes import RECIPES, recipe
-from sfocus_tf.terms import TERMS, Settings
-from sfocus_tf.workdir import WorkdirError, prepare, refuse_other
+from sfocus_tf.training import build, checkpoints, interruption, results
+from sfocus_tf.training.config import check
+from sfocus_tf.training.fit import fit
+from sfocus_tf.training.workdir import WorkdirError, prepare, refuse_other
 
-METHODS = ("icasc", "cross_entropy")
-OPTIMIZERS = ("sgd", "adamw")
-SCHEDULES = ("cosine", "step", "constant")
 _NOT_WRITABLE = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM)
 
 
@@ -49,12 +44,12 @@ def run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[
     check(config)
     strategy = distribution.strategy(config.strategy, config.devices)
     chief = distribution.is_chief(strategy)
-    stop = faults.Stop()
+    stop = interruption.Stop()
     with stop.caught():  # only now, as TensorFlow's service for several workers catches signals itself
         folder = prepare(config, pathlib.Path(workdir).expanduser(), chief)
         try:
             if not (folder / "results.json").exists():
-                with faults.told_of_lost_workers(strategy):
+                with interruption.told_of_lost_workers(strategy):
                     _run(config, folder, strategy, stop)
             return json.loads((folder / "results.json").read_text()) if chief else None
         except (OSError, tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError) as error:
@@ -80,7 +75,7 @@ def _of_writing(error: Exception, folder: pathlib.Path) -> bool:
 
 
 def _run(
-    config: ml_collections.ConfigDict, folder: pathlib.Path, strategy: tf.distribute.Strategy, stop: faults.Stop
+    config: ml_collections.ConfigDict, folder: pathlib.Path, strategy: tf.distribute.Strategy, stop: interruption.Stop
 ) -> None:
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -92,7 +87,7 @@ def _run(
     start = None if resumed else _weights_to_start_from(config)
     splits = _data(config, chief)
     with strategy.scope():
-        model = _model(config, splits["train"], start)
+        model = build.model(config, splits["train"], start)
     _refuse_empty_replicas(model, splits["train"], strategy.num_replicas_in_sync)
     if chief:
         print(_about_replicas(config, strategy, splits["train"].image_size), flush=True)
@@ -103,7 +98,7 @@ def _run(
         if position.epochs == 0:
             (folder / "best.keras").unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
     with distribution.folder_to_write(strategy, folder) as written, stop.after_saving(), strategy.scope():
-        seconds = fitting.fit(config, model, splits, folder, written, position, stop)
+        seconds = fit(config, model, splits, folder, written, position, stop)
     if chief:
         found = results.collect(config, model, splits, folder, seconds)
         checkpoints.write_text(folder / "results.json", json.dumps(found, indent=2) + "\n")
@@ -143,7 +138,7 @@ def _refuse_disagreement(
 def _about_replicas(config: ml_collections.ConfigDict, strategy: tf.distribute.Strategy, size: int) -> str:
     """What is spread over how many replicas, in a line."""
     replicas = strategy.num_replicas_in_sync
-    rate = f"learning rate {_rate(config):g}"
+    rate = f"learning rate {build.learning_rate(config):g}"
     if config.optimizer.rate_for_batch:
         rate += f" ({config.optimizer.learning_rate:g} for {config.optimizer.rate_for_batch} pictures a batch)"
     rate += f"; {config.backbone}, {size}x{size} pixels"
@@ -168,64 +163,12 @@ def _refuse_empty_replicas(model: SharpenFocus, train: Data, replicas: int) -> N
         )
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Raises a `ValueError` for a setting that is not valid, before any work is done."""
-    backbones.check(config.backbone, "imagenet" if config.weights == "imagenet" else None)
-    for key, value, valid in (
-        ("method", config.method, METHODS),
-        ("config.attention", config.attention, RECIPES),
-        ("config.optimizer.name", config.optimizer.name, OPTIMIZERS),
-        ("config.optimizer.schedule", config.optimizer.schedule, SCHEDULES),
-        ("strategy", config.strategy, distribution.STRATEGIES),
-        ("config.precision", config.precision, ("float32", "mixed_float16", "mixed_bfloat16")),
-    ):
-        if value not in valid:
-            raise unknown(key, value, valid)
-    if config.augmentation not in (None, *data.AUGMENTATIONS):
-        raise unknown("config.augmentation", config.augmentation, data.AUGMENTATIONS)
-    for key in ("epochs", "batch_size"):
-        if config[key] < 1:
-            raise ValueError(f"{key}={config[key]}: expected a positive number.")
-    _check_numbers(config)
-    drops = list(config.optimizer.drops)
-    if drops != sorted(drops) or not all(0 < share < 1 for share in drops):
-        raise ValueError(f"config.optimizer.drops={tuple(drops)}: expected shares of the run, from 0 to 1, ascending.")
-    terms = recipe(config.attention, config.terms.to_dict())
-    terms.arguments(1)
-    check_mechanism(terms.mechanism)
-    Settings(terms.separation, terms.sigma, terms.omega, terms.theta, terms.minimum_mass)
-
-
-def _check_numbers(config: ml_collections.ConfigDict) -> None:
-    """Raises a `ValueError` for a number out of its range."""
-    positive: tuple[Callable[[Any], bool], str] = (lambda x: x is None or x >= 1, "a positive number")
-    not_negative: tuple[Callable[[Any], bool], str] = (lambda x: x >= 0, "0 or more")
-    rate: tuple[Callable[[Any], bool], str] = (lambda x: 0 <= x < 1, "a number from 0 to below 1")
-    optimizer = config.optimizer
-    for key, value, (valid, expected) in (
-        ("image_size", config.image_size, positive),
-        ("examples", config.examples, positive),
-        ("center_crop", config.center_crop, (lambda x: x is None or 0 < x <= 1, "a share above 0, up to 1")),
-        ("validation_fraction", config.validation_fraction, rate),
-        ("attention_images_every", config.attention_images_every, not_negative),
-        ("dropout", config.dropout, rate),
-        ("optimizer.learning_rate", optimizer.learning_rate, (lambda x: x > 0, "more than 0")),
-        ("optimizer.rate_for_batch", optimizer.rate_for_batch, positive),
-        ("optimizer.warmup_epochs", optimizer.warmup_epochs, (lambda x: 0 <= x <= config.epochs, "0 up to the epochs")),
-        ("optimizer.momentum", optimizer.momentum, rate),
-        ("optimizer.weight_decay", optimizer.weight_decay, not_negative),
-        ("optimizer.clip_norm", optimizer.clip_norm, not_negative),
-    ):
-        if not valid(value):
-            raise ValueError(f"config.{key}={value}: expected {expected}.")
-
-
 def _weights_to_start_from(config: ml_collections.ConfigDict) -> pathlib.Path | None:
     """The file that `config.weights` names, or `None` where it names none."""
     if config.weights in (None, "none", "imagenet"):
         return None
     try:
-        return loading.model_file(config.weights)
+        return saved_models.model_file(config.weights)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"config.weights={config.weights!r}: no such file. Expected imagenet, none, a .keras file or a workdir."
@@ -255,66 +198,3 @@ def _data(config: ml_collections.ConfigDict, chief: bool) -> dict[str, Data]:
         if skipped and chief:
             print(f"{split}: left out {len(skipped)} corrupt picture(s), such as {skipped[0]}", flush=True)
     return splits
-
-
-def _model(config: ml_collections.ConfigDict, train: Data, start: pathlib.Path | None) -> SharpenFocus:
-    imagenet = "imagenet" if config.weights == "imagenet" else None
-    classifier = backbones.create(config.backbone, len(train.class_names), train.image_size, imagenet, config.dropout)
-    for layer in distribution.normalisations(classifier):
-        layer.synchronized = config.synchronized
-    if start is not None:
-        loading.start_from(classifier, start)
-    steps = config.epochs * train.steps
-    classes = len(train.class_names) if train.multi_label else 1
-    arguments = recipe(config.attention, config.terms.to_dict()).arguments(steps, classes)
-    if config.method == "cross_entropy":
-        # With all weights zero each step is exactly one of plain Keras.
-        arguments |= dict.fromkeys(TERMS, 0.0)
-    model = SharpenFocus(classifier, config.inner_layer, config.last_layer, multi_label=train.multi_label, **arguments)
-    loss: keras.losses.Loss
-    if train.multi_label:
-        loss = keras.losses.BinaryCrossentropy(from_logits=True)
-        # An approximation while training; the exact mean average precision is computed at the end.
-        metric = keras.metrics.AUC(
-            curve="PR", multi_label=True, num_labels=len(train.class_names), from_logits=True, name="pr_auc"
-        )
-    else:
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        metric = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
-    model.compile(_optimizer(config, train.steps), loss, metrics=[metric], jit_compile=config.jit_compile)
-    return model
-
-
-def _rate(config: ml_collections.ConfigDict) -> float:
-    """The learning rate for the batch size, scaled linearly (Goyal et al. 2017) where the config asks for it."""
-    settings = config.optimizer
-    return settings.learning_rate * config.batch_size / (settings.rate_for_batch or config.batch_size)
-
-
-def _optimizer(config: ml_collections.ConfigDict, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    settings = config.optimizer
-    total, warmup = config.epochs * steps_per_epoch, round(settings.warmup_epochs * steps_per_epoch)
-    rate: Any = _rate(config)
-    if settings.schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(
-            0.0 if warmup else rate, max(total - warmup, 1), warmup_target=rate if warmup else None, warmup_steps=warmup
-        )
-    elif settings.schedule == "step":
-        values = [rate / 10**drop for drop in range(len(settings.drops) + 1)]
-        boundaries = [int(share * total) for share in settings.drops]
-        rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
-    clip_norm = settings.clip_norm or None
-    optimizer: keras.optimizers.Optimizer
-    if settings.name == "sgd":
-        optimizer = keras.optimizers.SGD(
-            rate,
-            settings.momentum,
-            nesterov=settings.nesterov,
-            weight_decay=settings.weight_decay or None,
-            global_clipnorm=clip_norm,
-        )
-    else:
-        optimizer = keras.optimizers.AdamW(rate, weight_decay=settings.weight_decay, global_clipnorm=clip_norm)
-    if settings.weight_decay:
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer

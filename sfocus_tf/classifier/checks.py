@@ -5,8 +5,7 @@ from typing import Any
 
 import keras
 
-from sfocus_tf import layers, probabilities
-from sfocus_tf.explanation import ExplainingModel
+from sfocus_tf.classifier import graph, probabilities
 
 # Losses of probabilities that have no form for scores.
 _OF_PROBABILITIES = (
@@ -51,25 +50,18 @@ def without_probabilities(classifier: keras.Model) -> tuple[keras.Model, str | N
     Raises:
         ValueError: it ends in probabilities that are no softmax or sigmoid of scores inside it.
     """
-    outputs = keras.tree.flatten(classifier.outputs) if layers.is_transparent(classifier) else []
+    outputs = keras.tree.flatten(classifier.outputs) if graph.is_transparent(classifier) else []
     if len(outputs) != 1 or len(outputs[0].shape) != 2 or not outputs[0].shape[-1]:
         return classifier, None
     return probabilities.take_off(classifier)
 
 
 def _refuse_other_structure(classifier: keras.Model) -> None:
-    for path, layer in [("", classifier), *layers.operations(classifier)]:
-        if isinstance(layer, ExplainingModel):
-            where = f"layer {path!r}" if path else f"{layer.name!r}"
-            raise TypeError(
-                f"classifier: {where} is a {type(layer).__name__} already. Pass the classifier inside it: "
-                f"{type(layer).__name__}(model.classifier, ...)."
-            )
     inputs = getattr(classifier, "inputs", None) or []
     if len(inputs) > 1:
         names = ", ".join(repr(tensor.name) for tensor in inputs)
         raise TypeError(f"classifier {classifier.name!r} has {len(inputs)} inputs ({names}): expected one, of images.")
-    if not layers.is_transparent(classifier):
+    if not graph.is_transparent(classifier):
         raise TypeError(
             f"classifier: expected a functional or Sequential model with one input, got {type(classifier).__name__}. "
             "Attention needs the layers inside; of a subclassed model they cannot be seen."
@@ -107,8 +99,8 @@ def _refuse_other_output(classifier: keras.Model) -> None:
 
 
 def _refuse_channels_first(classifier: keras.Model) -> None:
-    for path, operation in layers.operations(classifier):
-        opaque = isinstance(operation, keras.Layer) and not layers.is_transparent(operation)
+    for path, operation in graph.operations(classifier):
+        opaque = isinstance(operation, keras.Layer) and not graph.is_transparent(operation)
         parts = operation._flatten_layers() if opaque else [operation]  # such as a layer that wraps a convolution
         for part in parts:
             first = getattr(part, "data_format", None) in ("channels_first", "NCHW")

@@ -5,7 +5,7 @@ import pathlib
 from sfocus_tf.data import caltech256, cub, folder, scenes, tfds_source, voc
 from sfocus_tf.data.pipeline import Data
 from sfocus_tf.data.source import Part, Source
-from sfocus_tf.naming import unknown
+from sfocus_tf.errors import unknown
 
 SPLITS = ("train", "validation", "test")
 # Size in pixels and augmentation, as each set's field has them.

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sfocus_tf.attention import Classes
-from sfocus_tf.observer import Maps, Observer
+from sfocus_tf.attention.classes import Classes
+from sfocus_tf.attention.extractor import Maps, Observer
 
 
 class Explanation(NamedTuple):

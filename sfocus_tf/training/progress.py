@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from sfocus_tf.terms import TERMS
+from sfocus_tf.losses import TERMS
 
 _HIDDEN = ("dead_", "weak_", "classification_loss", "learning_rate", "seconds", *TERMS)
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import keras
 
-from sfocus_tf import backbones, classifiers, layers
-from sfocus_tf.losses import Term
+from sfocus_tf import backbones
+from sfocus_tf.classifier import checks, graph
+from sfocus_tf.losses import TERMS, Term
 from sfocus_tf.model import SharpenFocus
-from sfocus_tf.terms import TERMS
 
 
 def load(path: str | pathlib.Path, preprocessing: str = "none", multi_label: bool | None = None) -> SharpenFocus:
@@ -74,13 +74,13 @@ def _wrapped(model: Any, multi_label: bool | None) -> SharpenFocus:
     """A loaded model as a `SharpenFocus` of its scores; with the settings of one that it is or has inside."""
     if isinstance(model, SharpenFocus):
         return model
-    inside = [(path, layer) for path, layer in layers.operations(model) if isinstance(layer, SharpenFocus)]
+    inside = [(path, layer) for path, layer in graph.operations(model) if isinstance(layer, SharpenFocus)]
     if len(inside) != 1 or len(model.inputs) != 1:
-        classifier, activation = classifiers.without_probabilities(model)
+        classifier, activation = checks.without_probabilities(model)
         return SharpenFocus(classifier, multi_label=activation == "sigmoid" if multi_label is None else multi_label)
     trained = inside[0][1]
-    plain = layers.rebuilt(model, lambda path, layer: trained.classifier if layer is trained else layer)
-    classifier, _ = classifiers.without_probabilities(plain)
+    plain = graph.rebuilt(model, lambda path, layer: trained.classifier if layer is trained else layer)
+    classifier, _ = checks.without_probabilities(plain)
     settings = trained.get_config()
     settings |= {key: Term(**settings[key]) for key in TERMS} | {
         "classifier": classifier,

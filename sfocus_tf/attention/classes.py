@@ -1,0 +1,124 @@
+"""The two classes that attention is taken of: the target and its most confusing rival."""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+
+class Classes(NamedTuple):
+    """Which classes the attention is taken of.
+
+    Attributes:
+        target: `[batch]` int32, the true class T.
+        rival: `[batch]` int32, the most confusing class C.
+        valid: `[batch]` bool, false where a picture has no target or no rival (multi-label only).
+    """
+
+    target: tf.Tensor
+    rival: tf.Tensor
+    valid: tf.Tensor
+
+
+def labelled_classes(
+    scores: tf.Tensor, labels: tf.Tensor, multi_label: bool = False, ignore_class: int | None = None
+) -> Classes:
+    """The target and the most confusing class of each picture, from its label.
+
+    Single-label: T is the label (of a one-hot, smoothed or mixed label, the class with most of it) and C the other
+    class with the highest score. Multi-label: T is the present class with the highest score, C the absent one.
+
+    Args:
+        scores: `[batch, classes]`, before softmax or sigmoid.
+        labels: class numbers, `[batch]` or `[batch, 1]`, or a row for each picture, `[batch, classes]`.
+        multi_label: whether a picture may have several classes; labels above 0.5 are present; NaN leaves a class
+            out.
+        ignore_class: a class number that says "no label", as Keras' sparse cross-entropy takes it; the target of such
+            an image is the predicted class, and it is not valid.
+
+    Returns:
+        Class numbers and which pictures have both.
+
+    Raises:
+        ValueError: labels of another shape.
+        tf.errors.InvalidArgumentError: a class number outside [0, classes), or without `multi_label` a row with several
+            classes above 0.5 (not checked under XLA).
+    """
+    if multi_label:
+        labels = tf.convert_to_tensor(labels)
+        if labels.shape.rank != 2 or labels.shape[-1] != scores.shape[-1]:
+            raise ValueError(
+                f"labels: expected rows of 0 and 1, [batch, {scores.shape[-1]}], for multi_label, got {labels.shape}."
+            )
+        present = tf.cast(labels, tf.float32) > 0.5
+        absent = tf.cast(labels, tf.float32) <= 0.5
+        both = tf.reduce_any(present, axis=-1) & tf.reduce_any(absent, axis=-1)
+        return Classes(_best(scores, present), _best(scores, absent), both)
+    labels, labelled = _without_ignored(scores, tf.convert_to_tensor(labels), ignore_class)
+    target = class_numbers(labels, scores.shape[-1])
+    return Classes(target, rival_of(scores, target), labelled)
+
+
+def _without_ignored(scores: tf.Tensor, labels: tf.Tensor, ignore_class: int | None) -> tuple[tf.Tensor, tf.Tensor]:
+    """Labels with the predicted class in place of `ignore_class`, and which images have a label, `[batch]` bool."""
+    if ignore_class is None or (labels.shape.rank == 2 and labels.shape[-1] == scores.shape[-1]):
+        return labels, tf.ones(tf.shape(labels)[:1], tf.bool)
+    numbers = tf.reshape(labels, [-1])
+    labelled = tf.not_equal(tf.cast(numbers, tf.int32), ignore_class)
+    predicted = tf.cast(tf.argmax(scores, axis=-1), numbers.dtype)
+    return tf.where(labelled, numbers, predicted), labelled
+
+
+def predicted_classes(scores: tf.Tensor, multi_label: bool = False) -> Classes:
+    """The target and rival when no label is known: the predicted class, and the best of those not predicted.
+
+    Single-label: the two highest scores. Multi-label: the highest score, and the highest among the classes predicted
+    absent (score of 0 or less); where all are predicted present, the second highest.
+
+    Args:
+        scores: `[batch, classes]`, before softmax or sigmoid.
+        multi_label: whether a picture may have several classes.
+
+    Returns:
+        Class numbers; every picture is valid.
+    """
+    target = tf.argmax(scores, axis=-1, output_type=tf.int32)
+    rival = rival_of(scores, target)
+    if multi_label:
+        absent = (scores <= 0) & ~tf.one_hot(target, scores.shape[-1], on_value=True, off_value=False)
+        rival = tf.where(tf.reduce_any(absent, axis=-1), _best(scores, absent), rival)
+    return Classes(target, rival, tf.ones_like(target, tf.bool))
+
+
+def rival_of(scores: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+    """The class with the highest score among those that are not `target`; `[batch]` int32."""
+    return _best(scores, ~tf.one_hot(target, scores.shape[-1], on_value=True, off_value=False))
+
+
+def class_numbers(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
+    """Labels in any single-label form as `[batch]` int32; see `labelled_classes` for the forms and errors."""
+    labels = tf.convert_to_tensor(labels)
+    if labels.shape.rank == 2 and labels.shape[-1] == num_classes:
+        several = tf.debugging.assert_less(
+            tf.reduce_sum(tf.cast(tf.cast(labels, tf.float32) > 0.5, tf.int32), axis=-1),
+            2,
+            "labels: a picture has several classes; SharpenFocus(..., multi_label=True) is for such labels",
+        )
+        with tf.control_dependencies([several] if several is not None else []):
+            return tf.argmax(labels, axis=-1, output_type=tf.int32)
+    if labels.shape.rank not in (1, 2) or (labels.shape.rank == 2 and labels.shape[-1] != 1):
+        raise ValueError(
+            f"labels: expected class numbers [batch] or [batch, 1], or rows [batch, {num_classes}], got {labels.shape}."
+        )
+    numbers = tf.cast(tf.reshape(labels, [-1]), tf.int32)
+    message = f"labels must be class numbers from 0 to {num_classes - 1}, one for each picture"
+    checks = [
+        tf.debugging.assert_non_negative(numbers, message),
+        tf.debugging.assert_less(numbers, num_classes, message),
+    ]
+    with tf.control_dependencies([check for check in checks if check is not None]):
+        return tf.identity(numbers)
+
+
+def _best(scores: tf.Tensor, among: tf.Tensor) -> tf.Tensor:
+    lowest = tf.fill(tf.shape(scores), scores.dtype.min)
+    return tf.argmax(tf.where(among, scores, lowest), axis=-1, output_type=tf.int32)

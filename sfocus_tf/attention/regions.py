@@ -1,0 +1,71 @@
+"""Regions of an attention map: where it has mass, the soft mask of the target, and resizing to another layer."""
+
+import tensorflow as tf
+
+# The least mass of a map that is ever taken for real, whatever the scale of the network.
+SMALLEST_FLOOR = 1e-12
+
+
+def has_mass(map_: tf.Tensor, floor: tf.Tensor | float = SMALLEST_FLOOR) -> tf.Tensor:
+    """Whether a map sums to more than `floor` (scalar or `[batch]`; never less than `SMALLEST_FLOOR`); `[batch]` bool.
+
+    What is divided by the sum or the maximum of a map means nothing where the map has no mass, and its gradients have
+    no bound there.
+    """
+    floor = tf.maximum(tf.cast(floor, map_.dtype), tf.cast(SMALLEST_FLOOR, map_.dtype))
+    return tf.reduce_sum(map_, axis=(1, 2)) > floor
+
+
+def soft_mask(
+    target_map: tf.Tensor, sigma: float = 0.55, omega: float = 100.0, floor: tf.Tensor | float = SMALLEST_FLOOR
+) -> tf.Tensor:
+    """The target object's region, `Mask = sigmoid(omega * (A / max(A) - sigma))`.
+
+    The paper writes the threshold as `sigma * max(A)`; dividing by the picture's own maximum makes `omega` mean the
+    same for every picture and network.
+
+    Args:
+        target_map: `A(T)` of the last layer, `[batch, height, width]`, not negative.
+        sigma: share of the maximum at which the mask is one half, in (0, 1).
+        omega: steepness.
+        floor: the least sum of a map that counts, scalar or `[batch]`; see `has_mass`.
+
+    Returns:
+        `[batch, height, width]` in [0, 1]; `sigmoid(-omega * sigma)`, nearly zero, all over a map without mass.
+    """
+    alive = has_mass(target_map, floor)[:, tf.newaxis, tf.newaxis]
+    peak = tf.reduce_max(target_map, axis=(1, 2), keepdims=True)
+    share = tf.where(alive, target_map, tf.zeros_like(target_map)) / tf.where(alive, peak, tf.ones_like(peak))
+    return tf.sigmoid(omega * (share - sigma))
+
+
+def graded_region(target_map: tf.Tensor) -> tf.Tensor:
+    """The target object's region by degrees, `A / max(A)`: the share of its maximum that the map reaches at each place.
+
+    Args:
+        target_map: `A(T)` of the last layer, `[batch, height, width]`, not negative.
+
+    Returns:
+        `[batch, height, width]` in [0, 1], zero all over a map without mass; a constant, which no gradient flows
+        through.
+    """
+    target_map = tf.stop_gradient(target_map)
+    return tf.math.divide_no_nan(target_map, tf.reduce_max(target_map, axis=(1, 2), keepdims=True))
+
+
+def resize_map(map_: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Bilinear resizing of `[batch, height, width]` to `[batch, *size]`, as `tf.image.resize` does it.
+
+    As two products with matrices, which keep float64, run on every device, and are cheap to differentiate twice.
+    """
+    rows = _interpolation(tf.shape(map_)[1], size[0], map_.dtype)
+    columns = _interpolation(tf.shape(map_)[2], size[1], map_.dtype)
+    return tf.einsum("Hh,bhw,Ww->bHW", rows, map_, columns)
+
+
+def _interpolation(old: tf.Tensor, new: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """`[new, old]`, how much of each old position goes into each new one; positions are pixel centres."""
+    last = tf.cast(old - 1, dtype)
+    places = (tf.cast(tf.range(new), dtype) + 0.5) * tf.cast(old, dtype) / tf.cast(new, dtype) - 0.5
+    places = tf.clip_by_value(places, tf.zeros((), dtype), last)
+    return tf.nn.relu(1.0 - tf.abs(places[:, tf.newaxis] - tf.cast(tf.range(old), dtype)))
