@@ -31,6 +31,7 @@ _DATASET = flags.DEFINE_string(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; runs/<dataset>-<method>-<seed> by default.")
 _METHOD = flags.DEFINE_string("method", None, "icasc or cross_entropy.")
+_OBJECTIVE = flags.DEFINE_string("objective", None, "default, light or paper; --config.objective.name.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data are.")
 _SEED = flags.DEFINE_integer("seed", None, "Of initial weights, data order and augmentation.")
 _EPOCHS = flags.DEFINE_integer("epochs", None, "Passes over the training pictures.")
@@ -93,6 +94,8 @@ def main(argv: list[str]) -> None:
     for flag in _SHORTCUTS:
         if flag.value is not None:
             config[flag.name] = tuple(flag.value) if isinstance(flag.value, list) else flag.value
+    if _OBJECTIVE.value is not None:
+        config.objective.name = _OBJECTIVE.value
     # Here, as it takes seconds: first the flags shall be known to be right.
     from sfocus_tf import training
 

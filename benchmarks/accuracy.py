@@ -2,7 +2,8 @@
 
   python benchmarks/accuracy.py cub200 --data_dir=<folder>     runs what is missing, and prints the table
   python benchmarks/accuracy.py --summary                      the table of all stored runs, nothing is run
-  python benchmarks/accuracy.py --summary --plot=docs/accuracy.png         and a picture of it
+  python benchmarks/accuracy.py --summary --plot=docs/accuracy.png         and a plot of it
+  python benchmarks/accuracy.py --summary --archive            the forms of separation that were removed
 
 Each seed is run three times by train.py with the config of the data set: by cross-entropy, by ICASC, and by
 cross-entropy with as many epochs as take the time of ICASC, where these are more (control; how much longer a step takes
@@ -36,8 +37,17 @@ _ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(_ROOT))  # for this folder, as a script
 
 from benchmarks import table
-from benchmarks.experiments import ABLATIONS, ARMS, EXPERIMENTS, PICTURES_A_CLASS, PLAIN, TINY_FLAGS, few_a_class
-from sfocus_tf.losses import recipes
+from benchmarks.experiments import (
+    ABLATIONS,
+    ARMS,
+    EXPERIMENTS,
+    PICTURES_A_CLASS,
+    PLAIN,
+    REMOVED,
+    TINY_FLAGS,
+    few_a_class,
+)
+from sfocus_tf.losses import objective
 from sfocus_tf.training import checkpoints
 
 matplotlib.use("Agg")
@@ -47,6 +57,7 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with cifar10, VOCdevki
 _RUNS = flags.DEFINE_string("runs", "runs/accuracy", "Where the workdirs are.")
 _RESULTS = flags.DEFINE_string("results", str(_ROOT / "benchmarks" / "results"), "Where finished runs are kept.")
 _SUMMARY = flags.DEFINE_bool("summary", False, "Run nothing.")
+_ARCHIVE = flags.DEFINE_bool("archive", False, "With --summary: the stored runs of what was removed from the package.")
 _PLOT = flags.DEFINE_string("plot", None, "File for a picture of the differences, seed by seed.")
 _STEP_RATIO = flags.DEFINE_float(
     "step_ratio", 1.02, "A step of ICASC over one of cross-entropy, as benchmarks/train_step.py measures it in turns."
@@ -57,7 +68,7 @@ _ARMS = flags.DEFINE_list("arms", list(ARMS), f"Which to run: of {', '.join((*AR
 # What `python -m sfocus_tf evaluate` measures with a flag, by the names that it has here and there.
 MEASURES = {
     "--faithfulness": {"insertion": "insertion", "deletion": "deletion"},
-    "--relative": {"relative_overlap": "overlap_last", "relative_pointing": "pointing_last"},
+    "--of=relative": {"relative_overlap": "overlap_last", "relative_pointing": "pointing_last"},
 }
 BESIDES = ("log_loss", *(name for names in MEASURES.values() for name in names))  # compared, too
 
@@ -72,14 +83,22 @@ def arguments(experiment, arm, seed, workdir, epochs):
     given = [*settings(experiment), f"--seed={seed}", f"--workdir={workdir}", "--config.validation_fraction=0"]
     given += ["--config.attention_images_every=0"]
     given += ["--method=cross_entropy"] if arm in PLAIN else []
-    for key, value in ABLATIONS.get(arm, {}).items():
-        given.append(f"--config.attention={value}" if key == "recipe" else f"--config.terms.{key}={value}")
+    given += objective_flags(ABLATIONS.get(arm, {}))
     if _DATA_DIR.value and experiment != "scenes":
         folder = pathlib.Path(_DATA_DIR.value).resolve()
         folder = folder / "cifar10" if experiment.startswith("cifar10") else folder
         count = PICTURES_A_CLASS.get(experiment)
         given.append(f"--data_dir={few_a_class(folder, count) if count else folder}")
     return given + ([f"--epochs={epochs}"] if epochs else [])
+
+
+def objective_flags(changes, prefix="--config.objective"):
+    """Flags of train.py for keyword arguments of `sfocus_tf.objective`."""
+    given = []
+    for key, value in changes.items():
+        name = f"{prefix}.{key}"
+        given += objective_flags(value, name) if isinstance(value, dict) else [f"{name}={value}"]
+    return given
 
 
 def stored(experiment, arm, seed):
@@ -108,7 +127,7 @@ def add_measures(kept, workdir):
     if json.loads((workdir / "results.json").read_text())["seconds"] != found["seconds"]:  # another run
         return
     for flag, names in MEASURES.items():
-        several = flag == "--relative" and "mAP" in found["test"]  # sigmoids do notice what is added to all scores
+        several = flag == "--of=relative" and "mAP" in found["test"]  # sigmoids do notice what is added to all scores
         if several or names.keys() & found["test"].keys():
             continue
         output = workdir / "evaluation.json"
@@ -142,17 +161,15 @@ def run_seed(experiment, seed):
             shutil.copyfile(stored(experiment, "cross_entropy", seed), stored(experiment, "control", seed))
 
 
-def recipe_of(arm):
-    """The settings of the terms that an arm stands for; `None` without any."""
-    changes = dict(ABLATIONS.get(arm, {}))
-    name = changes.pop("recipe", "default")
-    return None if arm in PLAIN else dataclasses.asdict(recipes.recipe(name, changes))
+def objective_of(arm):
+    """The objective that an arm stands for, as results.json has it; `None` for cross-entropy."""
+    return None if arm in PLAIN else dataclasses.asdict(objective(**ABLATIONS.get(arm, {})))
 
 
 def foreign(experiment, arm, found):
     """Why a finished run is none of this experiment and arm as they are now, or `None`."""
-    if found.get("recipe") != recipe_of(arm):
-        return f"its recipe, {found.get('recipe')}, is not what {arm} stands for now, {recipe_of(arm)}"
+    if arm not in REMOVED and found.get("objective") != objective_of(arm):
+        return f"its objective, {found.get('objective')}, is not what {arm} stands for now, {objective_of(arm)}"
     expected = dict(flag.removeprefix("--").removeprefix("config.").split("=") for flag in settings(experiment))
     if arm == "control":  # as long as ICASC takes
         expected.pop("epochs", None)
@@ -163,18 +180,16 @@ def foreign(experiment, arm, found):
     return None
 
 
-def stored_runs(experiment):
+def stored_runs(experiment, arms=(*ARMS, *ABLATIONS), folder=""):
     """Results of the finished runs, by arm and seed; one of other settings, as before a default changed, ends it."""
-    runs = {arm: {} for arm in (*ARMS, *ABLATIONS)}
-    for path in pathlib.Path(_RESULTS.value, experiment).glob("*.json"):
+    runs = {arm: {} for arm in arms}
+    for path in pathlib.Path(_RESULTS.value, folder, experiment).glob("*.json"):
         arm, _, seed = path.stem.rpartition("-")
         found = json.loads(path.read_text())
         found["test"]["log_loss"] = found["test_loss"]
         runs[arm][int(seed)] = found
-    for arm, by_seed in runs.items():
-        for seed, found in by_seed.items():
-            if why := foreign(experiment, arm, found):
-                sys.exit(f"{stored(experiment, arm, seed)}: {why}. Remove it, and its workdir.")
+        if why := foreign(experiment, arm, found):
+            sys.exit(f"{path}: {why}. Remove it, and its workdir.")
     return runs
 
 
@@ -185,6 +200,19 @@ def compared(plain, ours, metric):
     found = {key: None if value is None else round(100 * value, 2)
              for key, value in zip(("difference", "low", "high"), table.paired(*values), strict=True)}  # fmt: skip
     return found | {"seeds": len(seeds)}
+
+
+def metric_of(by_seed):
+    """The name of the measure that the field reports for the data of these runs."""
+    return "mAP" if "mAP" in next(iter(by_seed.values()))["test"] else "accuracy"
+
+
+def archive(experiment):
+    """Of each removed form with stored runs, its paired difference to cross-entropy, in points."""
+    plain = stored_runs(experiment)["cross_entropy"]
+    removed = stored_runs(experiment, REMOVED, "archive")
+    having = {arm: by_seed for arm, by_seed in removed.items() if by_seed.keys() & plain.keys()}
+    return {arm: compared(plain, by_seed, metric_of(by_seed)) for arm, by_seed in having.items()}
 
 
 def summary(experiment):
@@ -201,7 +229,7 @@ def summary(experiment):
         found = values(arm, key)
         return None if None in found or len(found) < len(seeds) else round(100 * float(np.mean(found)), 2)
 
-    metric = "mAP" if "mAP" in runs["icasc"][seeds[0]]["test"] else "accuracy"
+    metric = metric_of(runs["icasc"])
     result = {"metric": metric, "cross_entropy": points("cross_entropy", metric), "icasc": points("icasc", metric)}
     result |= compared(*({seed: runs[arm][seed] for seed in seeds} for arm in ARMS[:2]), metric)
     result |= {"control": points("control", metric)}
@@ -240,10 +268,14 @@ def markdown(found):
         if "every_4_over_icasc" in row:
             others["every_4 against icasc"] = row["every_4_over_icasc"]
         others |= {f"{key} of icasc against cross_entropy": row[key] for key in BESIDES if row[key]}
-        for what, other in others.items():
-            seeds = f"; {other['seeds']} seeds" if other["seeds"] > 1 else ""
-            ablations.append(f"{name}, {what}: {' ('.join(table.words(other))}{seeds})")
+        ablations += [line(name, what, other) for what, other in others.items()]
     return "\n".join([*lines, *ablations])
+
+
+def line(experiment, what, difference):
+    """A paired difference in words."""
+    seeds = f"; {difference['seeds']} seeds" if difference["seeds"] > 1 else ""
+    return f"{experiment}, {what}: {' ('.join(table.words(difference))}{seeds})"
 
 
 def plot(names, file):
@@ -283,12 +315,21 @@ def main(arguments_):
         sys.exit("--arms: control needs cross_entropy beside it, from whose length its own follows.")
     if _TINY.value and not flags.FLAGS["results"].present:
         sys.exit("--tiny: expected --results=<folder>, as its runs must not be kept among the real ones.")
+    if _ARCHIVE.value and not _SUMMARY.value:
+        sys.exit("--archive: expected --summary beside it, as what was removed cannot be run.")
     for name in names:
         stored_runs(name)  # refuses what does not belong together, before any run
     if not _SUMMARY.value:
         with concurrent.futures.ThreadPoolExecutor(_PARALLEL.value) as pool:
             for name in names:
                 list(pool.map(lambda seed, name=name: run_seed(name, seed), range(_SEEDS.value)))
+    if _ARCHIVE.value:
+        found = {name: others for name in names if (others := archive(name))}
+        for name, others in found.items():
+            for arm, difference in others.items():
+                print(line(name, f"{arm} against cross_entropy", difference))
+        print(json.dumps(found))
+        return
     found = {name: summary(name) for name in names}
     print(markdown(found))
     if _PLOT.value:

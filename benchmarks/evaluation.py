@@ -11,6 +11,7 @@ import json
 import statistics
 import time
 
+import keras
 from absl import app, flags
 
 import sfocus_tf as sf
@@ -28,8 +29,8 @@ def main(_):
 
     def explain():
         for batch in data.batches:
-            for value in model.explain_labelled_on_batch(batch["image"], batch["label"]).values():
-                value.numpy()
+            explained = model.explain_labelled_on_batch(batch["image"], batch["label"])
+            keras.tree.map_structure(lambda value: value.numpy(), explained)
 
     seconds = {"explain": [], "evaluate": []}
     work = {"explain": explain, "evaluate": lambda: evaluation.evaluate(model, data)}

@@ -3,12 +3,12 @@
   python benchmarks/hours.py                      all of them, about 15 minutes on two cores
   python benchmarks/hours.py --only=cifar100      one
 
-For each: multiplications of the forward pass (counted from the layers), pictures a second of a training step here
-without and with attention supervision (median of a few steps on random pictures, weights of the paper's recipe, every
-step; the default recipe costs less), and from them the hours of the whole training here, and on a GPU that sustains
-`--gpu_rate` multiplications a second. A training step counts as three forward passes; attention supervision costs the
-ratio measured here. Small networks and pictures keep a GPU less busy, so take the estimate as a lower bound there. The
-last line is JSON.
+For each: multiplications of the forward pass (counted from the layers), images a second of a training step here without
+and with attention supervision (median of a few steps on random images, the paper's losses in every step; the default
+objective costs less), and from them the hours of the whole training here, and on a GPU that sustains `--gpu_rate`
+multiplications a second. A training step counts as three forward passes; attention supervision costs the ratio measured
+here. Small networks and images keep a GPU less busy, so take the estimate as a lower bound there. The last line is
+JSON.
 """
 
 import importlib
@@ -76,8 +76,7 @@ def measure(name):
     if multi_label:
         labels, loss = np.eye(classes, dtype=np.float32)[labels], keras.losses.BinaryCrossentropy(from_logits=True)
     seconds = []
-    paper = sf.recipe("paper").arguments(1)
-    for wrap in (lambda c: c, lambda c: sf.SharpenFocus(c, multi_label=multi_label, **paper)):
+    for wrap in (lambda c: c, lambda c: sf.SharpenFocus(c, "paper", multi_label=multi_label)):
         keras.backend.clear_session()
         classifier = backbones.create(config.backbone, classes, size)
         model = wrap(classifier)

@@ -47,8 +47,8 @@ def floors(classifier, inner_layer):
 
     A training step counts as three forward passes. For each of two classes one backward pass leads from the score to
     the inner layer, which costs as much as the forward pass there; to differentiate it takes twice that again. That the
-    layers which read the inner layer can be spared theirs (`sfocus_tf.channel_gradients`) is not counted, so that a
-    measured ratio may lie below.
+    layers which read the inner layer can be spared theirs (`sfocus_tf.attention.channel_gradients`) is not counted, so
+    that a measured ratio may lie below.
     """
     share = after(classifier, inner_layer) / of_forward(classifier)
     return {"exact": 1 + 2 * share, "first_order": 1 + 2 * share / 3}

@@ -39,7 +39,7 @@ def step_ratio(classifier, size):
     images = np.random.default_rng(0).uniform(0, 255, (4, size, size, 3)).astype(np.float32)
     labels = np.arange(4)
     times = {"plain": [], "ours": []}
-    ours = sf.SharpenFocus(classifier, **sf.recipe("paper").arguments(1))
+    ours = sf.SharpenFocus(classifier, "paper")
     models = {"plain": keras.Model(classifier.inputs, classifier.outputs), "ours": ours}
     for model in models.values():
         model.compile(keras.optimizers.SGD(0.0), keras.losses.SparseCategoricalCrossentropy(from_logits=True))

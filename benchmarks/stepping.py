@@ -33,10 +33,11 @@ def compiled(variant, backbone, image_size, classes=10, **options):
     if variant == "plain":
         model = keras.Model(classifier.inputs, classifier.outputs)
     elif variant == "default":
-        model = sf.SharpenFocus(classifier)
+        model = sf.SharpenFocus(classifier, sf.Objective())  # from the first step on: each round is a `fit` of its own
     else:
-        changes = {"every_steps": 4 if variant == "every_4" else 1, "second_order": variant != "first_order"}
-        model = sf.SharpenFocus(classifier, **sf.recipe("paper", changes).arguments(1))
+        timing = {"every_steps": 4 if variant == "every_4" else 1}
+        terms = dict.fromkeys(("inner", "last", "consistency"), timing)
+        model = sf.SharpenFocus(classifier, sf.objective("paper", second_order=variant != "first_order", **terms))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(1e-3, momentum=0.9), loss, metrics=["accuracy"], **options)
     return model

@@ -2,7 +2,7 @@
 
   python benchmarks/table.py runs/*
 
-Runs of the same config and recipe form a row, whatever their seed; a seed counts where both methods have it. The
+Runs of the same config and objective form a row, whatever their seed; a seed counts where both methods have it. The
 difference is paired by seed, with the 95 % interval of Student's t. The last line is JSON: a list of rows with
 `metric`, `cross_entropy`, `icasc`, `difference`, `low`, `high` (in points), `seeds`, ... The metric is the accuracy (or
 mAP) on the test split after the last epoch.
@@ -19,7 +19,7 @@ from scipy import stats
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(_ROOT))  # for this folder, as a script
 
-from sfocus_tf.losses import recipes
+from sfocus_tf.losses import OBJECTIVES
 
 PAPER = {"cifar100": 3.33, "caltech256": 1.64, "ilsvrc2012": 0.92, "cub200": 4.8, "voc2012": 5.73}
 
@@ -48,6 +48,9 @@ def read(folders):
             print(f"left out, no results.json: {folder}", file=sys.stderr)
             continue
         run = json.loads(file.read_text())
+        if "objective" not in run:
+            print(f"left out, a run of version 0.1: {folder}", file=sys.stderr)
+            continue
         run["metric"] = "mAP" if "mAP" in run["test"] else "accuracy"
         if run["test"][run["metric"]] is None:
             print(f"left out, its {run['metric']} has no meaning: {folder}", file=sys.stderr)
@@ -66,8 +69,8 @@ def rows(folders):
     alike = ("method", "seed", "data_dir", "attention_images_every", "check_pictures")
     plain, ours = {}, {}
     for run in runs:
-        recipe = settings(run, (*alike, "attention", "terms"))
-        ours_key = (recipe, settings(run, alike), json.dumps(run.get("recipe"), sort_keys=True))
+        recipe = settings(run, (*alike, "objective"))
+        ours_key = (recipe, settings(run, alike), json.dumps(run.get("objective"), sort_keys=True))
         key, found = (recipe, plain) if run["method"] == "cross_entropy" else (ours_key, ours)
         found.setdefault(key, {})[run["seed"]] = run
     result = []
@@ -80,8 +83,9 @@ def rows(folders):
         metric, config = first_run["metric"], first_run["config"]
         first, second = ([100 * runs[seed]["test"][metric] for seed in seeds] for runs in (plain[recipe], by_seed))
         mean, low, high = paired(first, second)
-        row = {"dataset": first_run["dataset"], "backbone": first_run["backbone"], "attention": config["attention"]}
-        row |= {"recipe": first_run.get("recipe"), "image_size": config["image_size"], "epochs": first_run["epochs"]}
+        row = {"dataset": first_run["dataset"], "backbone": first_run["backbone"]}
+        row |= {"objective": config["objective"]["name"], "settings": first_run["objective"]}
+        row |= {"image_size": config["image_size"], "epochs": first_run["epochs"]}
         row |= {"train": first_run["examples"]["train"], "metric": metric}
         row |= {"cross_entropy": float(np.mean(first)), "icasc": float(np.mean(second))}
         row |= {"spread": [float(np.std(values, ddof=1)) if len(seeds) > 1 else None for values in (first, second)]}
@@ -90,13 +94,19 @@ def rows(folders):
     return result
 
 
-def recipe_in_words(row):
-    """The recipe's name, and what differs from what that name stands for now."""
-    if row["recipe"] is None:
-        return f"{row['attention']} (as of then, not recorded)"
-    now = dataclasses.asdict(recipes.RECIPES[row["attention"]])
-    changed = [f"{key}={value}" for key, value in row["recipe"].items() if now.get(key) != value]
-    return ", ".join([row["attention"], *changed])
+def objective_in_words(row):
+    """The objective's name, and what differs from what that name stands for now."""
+    now = flat(dataclasses.asdict(OBJECTIVES[row["objective"]]))
+    changed = [f"{key}={value}" for key, value in flat(row["settings"]).items() if now.get(key) != value]
+    return ", ".join([row["objective"], *changed])
+
+
+def flat(settings, prefix=""):
+    """Nested settings by dotted names, as in `last.weight`."""
+    found = {}
+    for key, value in settings.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
 
 
 def markdown(found):
@@ -106,7 +116,7 @@ def markdown(found):
         return "-" if value is None else f"{value:{sign}.2f}"
 
     lines = [
-        "| data | network | recipe | metric | seeds | cross-entropy | ICASC | difference | 95 % interval | paper |"
+        "| data | network | objective | metric | seeds | cross-entropy | ICASC | difference | 95 % interval | paper |"
     ]
     lines.append("|---|---|---|---|---|---|---|---|---|---|")
     for row in found:
@@ -114,7 +124,7 @@ def markdown(found):
             f"{row[name]:.2f} ± {number(spread)}"
             for name, spread in zip(("cross_entropy", "icasc"), row["spread"], strict=True)
         )
-        cells = [f"{row['dataset']}, {row['train']:,} to train", row["backbone"], recipe_in_words(row)]
+        cells = [f"{row['dataset']}, {row['train']:,} to train", row["backbone"], objective_in_words(row)]
         cells += [row["metric"], str(len(row["seeds"]))]
         cells += [plain, ours, *words(row), number(row["paper"], "+")]
         lines.append(f"| {' | '.join(cells)} |")

@@ -5,12 +5,12 @@
   python benchmarks/train_step.py --backbone=efficientnet_lite0 --image_size=160 --batch_size=32
   python benchmarks/train_step.py --precision=mixed_bfloat16                           or --jit_compile, ...
 
-Five models train in turns in one process on one batch: plain Keras, `SharpenFocus` as it comes (default), the paper's
-losses at both layers (exact), the same with attention whose weights are taken as constants (first_order), and each
-fourth step (every_4). Each round gives a ratio, and the median of the rounds counts. The floor of the paper's losses is
-what the additional multiplications alone would cost, see benchmarks/multiplications.py. Peak memory is measured in
-processes of their own, and is a ratio to plain Keras, too: `memory_exact` that of the whole processes,
-`memory_exact_above_model` that of what they grew by in training. The last line is JSON.
+Five models train in turns in one process on one batch: plain Keras, the default objective from the first step on
+(default), the paper's losses at both layers (exact), the same with attention whose weights are taken as constants
+(first_order), and each fourth step (every_4). Each round gives a ratio, and the median of the rounds counts. The floor
+of the paper's losses is what the additional multiplications alone would cost, see benchmarks/multiplications.py. Peak
+memory is measured in processes of their own, and is a ratio to plain Keras, too: `memory_exact` that of the whole
+processes, `memory_exact_above_model` that of what they grew by in training. The last line is JSON.
 """
 
 import json

@@ -7,7 +7,7 @@ import ml_collections
 from ml_collections import config_dict
 
 from sfocus_tf.errors import unknown
-from sfocus_tf.losses import Recipe
+from sfocus_tf.losses import Objective, Term
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -60,10 +60,16 @@ def get_config() -> ml_collections.ConfigDict:
     # Largest norm of the whole gradient; 0 for none. For the attention terms' sake, and for cross-entropy alike.
     config.optimizer.clip_norm = 5.0
 
-    config.attention = "default"  # a name of sfocus_tf.recipes.RECIPES: default, or paper for the paper's equations
-    config.terms = ml_collections.ConfigDict()  # what differs from that recipe; see sfocus_tf.recipes.Recipe
-    for field in dataclasses.fields(Recipe):
-        config.terms[field.name] = config_dict.placeholder(type(field.default))
+    # The attention losses; what is not set here is as the named objective has it. See sfocus_tf.Objective.
+    config.objective = ml_collections.ConfigDict()
+    config.objective.name = "default"  # default, light, or paper for the paper's equations as they stand
+    for field in dataclasses.fields(Objective):
+        if field.name in ("inner", "last", "consistency"):  # each with weight, warmup, ramp and every_steps
+            config.objective[field.name] = ml_collections.ConfigDict()
+            for part in dataclasses.fields(Term):
+                config.objective[field.name][part.name] = config_dict.placeholder(type(part.default))
+        elif field.name != "steps":  # as the data and epochs have it
+            config.objective[field.name] = config_dict.placeholder(type(field.default))
     return config.lock()
 
 

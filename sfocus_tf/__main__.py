@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 from sfocus_tf import commands
+from sfocus_tf.attention import EXPLAINED
 
 _FORMS = """MODEL is a .keras file, or a workdir of train.py. A classifier that plain Keras trained is taken as it is;
 give --preprocessing where it expects pixels that were scaled outside of it."""
@@ -60,10 +61,10 @@ def _add_explain(explain: argparse.ArgumentParser) -> None:
     )
     explain.add_argument("--rival", metavar="NAME", help="class to compare it with; the best of the others by default")
     explain.add_argument(
-        "--method",
+        "--cam",
         metavar="NAME",
-        help="how maps are made: grad_cam, grad_cam_positive,\ngrad_cam_plus_plus, hires_cam or layer_cam (the model's "
-        "own by default),\nor by tf-keras-vis: vis:score_cam, vis:grad_cam_plus_plus, vis:saliency",
+        help="how maps are made: grad_cam (the default), grad_cam_positive,\ngrad_cam_plus_plus, hires_cam or "
+        "layer_cam, or by tf-keras-vis: vis:score_cam, vis:grad_cam_plus_plus, vis:saliency",
     )
     explain.add_argument("--output", metavar="FOLDER", default="explanations", help="for the figures (%(default)s)")
 
@@ -83,9 +84,11 @@ def _command(added: Any, name: str, text: str, examples: str) -> argparse.Argume
         )
         command.add_argument("--skip_corrupt", action="store_true", help="leave pictures that cannot be decoded out")
         command.add_argument(
-            "--relative",
-            action="store_true",
-            help="maps of the scores less their mean over the classes, which\nwhat changes no answer cannot change",
+            "--of",
+            choices=EXPLAINED,
+            default="score",
+            help="what maps explain: the score of each class; relative, that less\nthe mean over the classes, which "
+            "what changes no answer cannot change;\nor contrast, the target's score less the rival's (%(default)s)",
         )
     command.add_argument(
         "--image_size",

@@ -14,31 +14,27 @@ import keras
 import numpy as np
 
 from sfocus_tf import data, evaluation, report, saved_models
-from sfocus_tf.attention import MECHANISMS, Explanation
+from sfocus_tf.attention import CAMS
 from sfocus_tf.data import Data
 from sfocus_tf.data.files import EXTENSIONS, readable
 from sfocus_tf.errors import unknown
 from sfocus_tf.evaluation import Evaluation
 from sfocus_tf.model import SharpenFocus
-from sfocus_tf.report.tf_keras_vis import OTHER_METHODS, explain_by
+from sfocus_tf.report.tf_keras_vis import VIS_CAMS, explain_by
 
 _FAITHFULNESS_STEPS = 16
 
 
 def explain(arguments: argparse.Namespace) -> None:
     """Writes one figure a picture."""
-    method = arguments.method
-    if method not in (None, *MECHANISMS, *OTHER_METHODS):
-        raise unknown("--method", method, [*MECHANISMS, *OTHER_METHODS])
+    cam = arguments.cam
+    if cam not in (None, *CAMS, *VIS_CAMS):
+        raise unknown("--cam", cam, [*CAMS, *VIS_CAMS])
     folder = pathlib.Path(arguments.output).expanduser()
     files = _files(arguments.pictures, leave_out=folder.resolve())
-    if arguments.relative and method in OTHER_METHODS:
-        raise ValueError(f"--relative: expected a method of {', '.join(MECHANISMS)}, got --method={method}.")
+    if arguments.of != "score" and cam in VIS_CAMS:
+        raise ValueError(f"--of={arguments.of}: expected --cam to be one of {', '.join(CAMS)}, got --cam={cam}.")
     model = saved_models.load(arguments.model, arguments.preprocessing, arguments.multi_label or None)
-    if method in MECHANISMS:
-        model = SharpenFocus(
-            model.classifier, model.inner_layer, model.last_layer, attention=method, multi_label=model.multi_label
-        )
     names = _class_names(arguments, model.num_classes)
     target, rival = _number("--class", arguments.class_name, names), _number("--rival", arguments.rival, names)
     if target == rival != -1:
@@ -49,15 +45,16 @@ def explain(arguments: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     paths = _figure_paths(folder, good)
     bar = _bar(len(good), "picture")
+    ours = None if cam in VIS_CAMS else cam
     for start in range(0, len(good), arguments.batch_size):
         batch = good[start : start + arguments.batch_size]
         images = data.read_pictures(batch, size, center_crop)
-        explanation = model.explain(images, target, rival, len(batch), relative=arguments.relative)
-        if method in OTHER_METHODS:
-            explanation = explain_by(method, model, images, explanation)
+        explanation = model.explain(images, target, rival, len(batch), of=arguments.of, cam=ours)
+        if cam in VIS_CAMS:
+            explanation = explain_by(cam, model, images, explanation)
         for row, file in enumerate(batch):
-            one = Explanation(*(field[row : row + 1] for field in explanation))
-            layers = {"last": "pixels"} if method == "vis:saliency" else None
+            one = explanation.rows(slice(row, row + 1))
+            layers = {"last": "pixels"} if cam == "vis:saliency" else None
             figure = report.attention_figure(images[row : row + 1], one, names, layers=layers)
             figure.suptitle(file.name, fontsize=9)
             figure.savefig(paths[start + row], dpi=110)
@@ -237,8 +234,8 @@ def _model_and_split(
 ) -> tuple[SharpenFocus, Data]:
     """A model and the pictures at its size; `splits` keeps what was loaded, by size."""
     model = saved_models.load(path, arguments.preprocessing)
-    if arguments.relative and model.multi_label:  # before the data are read
-        raise ValueError(f"--relative: expected a model of one class a picture, got MODEL={path!r}, one of several.")
+    if arguments.of == "relative" and model.multi_label:  # before the data are read
+        raise ValueError(f"--of=relative: expected a model of one class a picture, got MODEL={path!r}, one of several.")
     size = _size(arguments, path, model)
     if size and size[0] != size[1]:
         raise ValueError(f"MODEL={path!r} takes pictures of {size[0]}x{size[1]} pixels: expected a square.")
@@ -261,12 +258,12 @@ def _model_and_split(
 
 def _evaluated(arguments: argparse.Namespace, model: SharpenFocus, split: Data) -> Evaluation:
     steps = _FAITHFULNESS_STEPS if arguments.faithfulness else 0
-    return evaluation.evaluate(model, split, steps, _bar(split.steps, "batch"), arguments.relative)
+    return evaluation.evaluate(model, split, steps, _bar(split.steps, "batch"), arguments.of)
 
 
 def _kind_of_maps(arguments: argparse.Namespace) -> str:
     """What to add to the name of the pictures, where the maps are not the usual ones."""
-    return ", relative maps" if arguments.relative else ""
+    return "" if arguments.of == "score" else f", {arguments.of} maps"
 
 
 def _names(paths: tuple[str, str]) -> tuple[str, ...]:

@@ -1,19 +1,20 @@
 """A Keras model that trains a classifier with attention separation and consistency (ICASC)."""
 
 import dataclasses
+import functools
 import warnings
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from sfocus_tf import attention as attention_lib
-from sfocus_tf import distribution, serving
-from sfocus_tf.attention import ExplainingModel, Observer, Traced, channel_gradients, derivatives
+from sfocus_tf import attention, distribution, serving
+from sfocus_tf.attention import channel_gradients, derivatives
 from sfocus_tf.classifier import attention_layers, checks, graph
 from sfocus_tf.errors import unknown
 from sfocus_tf.keras_workarounds import MeansOfLosses, RandomStateModel, ReplicatedModel
-from sfocus_tf.losses import SHARES, TERMS, Settings, Term
+from sfocus_tf.losses import SHARES, TERMS, BatchTerms, Objective, Term, batch_terms, former, no_terms, objective
+from sfocus_tf.losses.clock import Clock, TimedModel
 
 # What is logged beside the loss and the user's metrics.
 LOGGED = ("classification_loss", *TERMS, *SHARES)
@@ -33,8 +34,24 @@ class StepKind(NamedTuple):
     inner: bool
 
 
+class _Step(NamedTuple):
+    """What a training step computed.
+
+    Attributes:
+        scores: `[batch, classes]`.
+        loss: the classification loss, as Keras computes it on a replica.
+        terms: the attention terms.
+        gradients: of the trainable variables that the loss depends on, by their number.
+    """
+
+    scores: tf.Tensor
+    loss: tf.Tensor
+    terms: BatchTerms
+    gradients: dict[str, tf.Tensor]
+
+
 @keras.saving.register_keras_serializable(package="sfocus_tf")
-class SharpenFocus(ReplicatedModel, ExplainingModel, RandomStateModel):
+class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, RandomStateModel):
     """Trains a classifier so that its attention to the true class and to its rival part.
 
     Source: "Sharpen Focus: Learning with Attention Separability and Consistency", ICCV 2019, arXiv 1811.07484. The loss
@@ -42,13 +59,11 @@ class SharpenFocus(ReplicatedModel, ExplainingModel, RandomStateModel):
 
         L = L_classification + w1 * L_AS(inner) + w2 * L_AS(last) + w3 * L_AC
 
-    with the attention of the labelled class T and of the most confusing class C at two layers; see
-    `sfocus_tf.attention` and `sfocus_tf.losses` for the equations. By default only the separation at the last layer
-    counts, in a form that only the rival's attention gives way to, at next to no cost in time. The paper's losses as
-    they stand are `SharpenFocus(classifier, **sfocus_tf.recipe("paper").arguments(steps))`, with the steps of the whole
-    run. What the model is called on, and what `predict` gives, are the classifier's scores; `classifier` itself stays
-    an ordinary Keras model that shares its weights. Losses are given to `compile` as objects with `from_logits=True`; a
-    cross-entropy that takes probabilities raises a `ValueError` at the first step.
+    with the attention of the labelled class T and of the most confusing class C at two layers; see `sfocus_tf.losses`
+    for the equations and `sfocus_tf.losses.Objective` for the weights and their timing. What the model is called on,
+    and what `predict` gives, are the classifier's scores; `classifier` itself stays an ordinary Keras model that shares
+    its weights. Losses are given to `compile` as objects with `from_logits=True`; a cross-entropy that takes
+    probabilities raises a `ValueError` at the first step.
 
     Example:
         classifier = keras.applications.ResNet50(weights=None, classes=10, classifier_activation=None)
@@ -59,35 +74,25 @@ class SharpenFocus(ReplicatedModel, ExplainingModel, RandomStateModel):
     Logged beside the loss and the user's metrics, in training and validation: `classification_loss` (with the weight
     regularisation, the loss of plain Keras), `separation_inner`, `separation_last`, `consistency` (before their
     weights; over the steps that computed them, 0 where none did, as with the inner layer's in training by default), and
-    `dead_target_inner`, `dead_rival_inner`, `dead_target_last`, `dead_rival_last`: the share of pictures whose map is
+    `dead_target_inner`, `dead_rival_inner`, `dead_target_last`, `dead_rival_last`: the share of images whose map is
     all zero; `weak_inner`, `weak_last`: the share whose target map is below `minimum_mass`, which count as zero in all
-    terms but the separations "margin" and "difference" (which leaves out by the difference of the evidence instead, and
-    whose `dead_rival` says where nothing speaks for the rival).
+    terms.
 
     Attributes:
         classifier: the wrapped model.
+        objective: how it is trained; `set_term_weight` changes a weight in training.
         inner_layer, last_layer: paths of the two attention layers.
-        terms: how each term was set up, by the names of `TERMS`; `set_term_weight` changes a weight in training.
-        settings: how the terms are made.
+        multi_label: several classes an image.
     """
 
     def __init__(
         self,
         classifier: keras.Model,
+        objective: str | Objective = "default",
+        *,
         inner_layer: str | None = None,
         last_layer: str | None = None,
-        *,
-        attention: str = "grad_cam",
-        second_order: bool = True,
         multi_label: bool = False,
-        separation: str = "rival",
-        separation_inner: float | Term = 0.0,
-        separation_last: float | Term = 0.3,
-        consistency: float | Term = 0.0,
-        sigma: float = 0.55,
-        omega: float = 100.0,
-        theta: float = 0.8,
-        minimum_mass: float = 0.05,
         name: str | None = None,
         **kwargs: Any,
     ):
@@ -96,65 +101,50 @@ class SharpenFocus(ReplicatedModel, ExplainingModel, RandomStateModel):
         Args:
             classifier: a built functional or Sequential model, nested ones too, `[batch, height, width, channels]` ->
                 scores before softmax or sigmoid, `[batch, classes]`.
+            objective: a name, or an `Objective`; see `sfocus_tf.objective`.
             inner_layer: name or path of the inner attention layer; found by itself where `None`.
             last_layer: name or path of the last attention layer; found by itself where `None`.
-            attention: how maps are made, one of `sfocus_tf.attention.MECHANISMS`.
-            second_order: differentiate the attention through its own weights, as the paper does. False takes them as
-                constants: cheaper, and a different method.
-            multi_label: several classes a picture (labels are rows of 0 and 1, the loss binary cross-entropy).
-            separation: the form of the separation losses: "rival", "outside", "difference", "margin", or "overlap",
-                which is the paper's; see `rival_loss` (the first two), `difference_loss`, `margin_loss` and
-                `separation_loss` of `sfocus_tf.losses`.
-                With "outside" and one class a picture, all terms are of the attention of scores less their mean over
-                the classes, and with "difference" and a mechanism of `sfocus_tf.attention.LINEAR` of that of the
-                target's score less the rival's, and of the opposite; explanations are of the scores themselves.
-            separation_inner: weight of the separation loss at the inner layer, or a `Term` with warm-up, ramp and
-                "every k steps" too.
-            separation_last: the same at the last layer.
-            consistency: the same of the consistency loss.
-            sigma: of the soft mask; see `sfocus_tf.terms.Settings`.
-            omega: of the soft mask.
-            theta: of the consistency loss.
-            minimum_mass: the least share of a picture's evidence that all losses but the margin take for attention.
+            multi_label: several classes an image (labels are rows of 0 and 1, the loss binary cross-entropy).
             name: name of the model.
             **kwargs: of `keras.Model`.
 
         Raises:
-            TypeError: the classifier is no functional or Sequential Keras model.
+            TypeError: the classifier is no functional or Sequential Keras model, or the objective no `Objective`.
             ValueError: the classifier ends in softmax or sigmoid, or lacks two usable layers; a name that is not
-                known; a number out of its range.
+                known; an objective of relative maps for several labels.
         """
         super().__init__(name=name or f"sharpen_focus_{getattr(classifier, 'name', '')}", **kwargs)
+        self.objective = _objective(objective)
         _refuse_wrapped(classifier)
         self.num_classes = checks.check(classifier)
         self.classifier = classifier
         self.inner_layer, self.last_layer = attention_layers.find(classifier, inner_layer, last_layer)
-        self.attention = attention_lib.check_mechanism(attention)
-        self.second_order = second_order
         self.multi_label = multi_label
-        self.settings = Settings(separation, sigma, omega, theta, minimum_mass)
-        # Softmax alone takes no notice of what is added to all scores; sigmoids do.
-        self._relative = separation == "outside" and not multi_label
-        # One backward pass instead of two, where it is the same.
-        self._contrast = separation == "difference" and attention in attention_lib.LINEAR
-        given = dict(zip(TERMS, (separation_inner, separation_last, consistency), strict=True))
         # Sums over maps and all that is made of them: float32 at least, float64 for a float64 classifier.
         self._float = "float64" if classifier.outputs[0].dtype == "float64" else "float32"
         paths = (self.inner_layer, self.last_layer)
-        # Other mechanisms want the gradient at each position.
-        known = channel_gradients.readers(classifier, paths) if attention == "grad_cam" else {}
-        readers = {path: known.get(path, frozenset()) for path in paths}
-        self._observer = Observer(classifier, *paths, attention, second_order, multi_label, self._float, readers)
-        self._traced = Traced(self._observer)
-        self.terms = {key: _term(key, term) for key, term in given.items()}
-        self._term_weights = {key: self._weight_variable(key, term.weight) for key, term in self.terms.items()}
+        self._extractor = attention.AttentionExtractor(
+            classifier,
+            *paths,
+            multi_label,
+            channel_gradients.readers(classifier, paths),
+            self._float,
+            second_order=self.objective.second_order,
+        )
+        self._extractor.check(self.objective.of)
+        self._traced = attention.Traced(self._extractor)
+        # Binary cross-entropy is a mean over the classes.
+        self._scale = 1 / self.num_classes if multi_label and self.objective.per_class else 1.0
+        self._term_weights = {key: self._weight_variable(key, term) for key, term in self.objective.terms.items()}
+        self._clock = Clock(self.objective.steps)
         self._means = MeansOfLosses(LOGGED, self._float)
         self._step_kind = StepKind(supervised=True, always=False, inner=True)
         self._chooses_jit = False
+        self._former: dict[str, Any] | None = None  # settings of a former version that can no longer be trained
         self.build(classifier.input_shape)
 
-    def _weight_variable(self, key: str, weight: float) -> keras.Variable:
-        initializer = keras.initializers.Constant(weight)
+    def _weight_variable(self, key: str, term: Term) -> keras.Variable:
+        initializer = keras.initializers.Constant(self._scale * term.weight)
         return self.add_weight((), initializer, "float32", trainable=False, name=f"{key}_weight")
 
     def build(self, input_shape: Any) -> None:
@@ -179,9 +169,9 @@ class SharpenFocus(ReplicatedModel, ExplainingModel, RandomStateModel):
     ) -> None:
         """As `keras.Model.compile`.
 
-        The warm-up of the terms counts the optimizer's steps: with another optimizer it begins again. "auto" compiles
-        with XLA where plain Keras would, but never a step with attention terms, whose second derivatives were 32 times
-        slower with it on a CPU; `jit_compile=True` is obeyed.
+        "auto" compiles with XLA where plain Keras would, but never a step with attention terms, whose second
+        derivatives were 32 times slower with it on a CPU; `jit_compile=True` is obeyed. The times of the terms do not
+        depend on when a model is compiled, except with `Objective.steps`, which counts the optimizer's.
 
         Raises:
             ValueError: a metric has the name of a term or of another of the logs.
@@ -209,6 +199,19 @@ class SharpenFocus(ReplicatedModel, ExplainingModel, RandomStateModel):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """As `keras.Model.fit`; the times of the objective's terms are shares of this call, from epoch 0 to `epochs`.
+
+        Raises:
+            ValueError: a model of a former version whose settings can no longer be trained.
+        """
+        if self._former is not None:
+            raise ValueError(
+                f"model {self.name!r} can be used, but not trained: {former.objective_of(self._former)[1]}. Train "
+                "SharpenFocus(model.classifier) instead."
+            )
+        return super().fit(*args, **kwargs)
+
     def set_term_weight(self, term: str, weight: float) -> None:
         """Changes the weight of a term, from the next step on; nothing needs to be compiled again.
 
@@ -224,7 +227,9 @@ class SharpenFocus(ReplicatedModel, ExplainingModel, RandomStateModel):
         """
         if term not in TERMS:
             raise unknown("term", term, TERMS)
-        self._term_weights[term].assign(_term(term, weight).weight)
+        if not weight >= 0:
+            raise ValueError(f"{term}: weight={weight!r}: expected a number of 0 or more.")
+        self._term_weights[term].assign(self._scale * weight)
         if self.train_function is not None:
             self.make_train_function()
 
@@ -249,96 +254,76 @@ class SharpenFocus(ReplicatedModel, ExplainingModel, RandomStateModel):
         counted = [key for key in TERMS if weights[key] > 0]
         return StepKind(
             supervised=bool(counted),
-            always=any(self.terms[key].always_due for key in counted),
+            always=any(self.objective.terms[key].always_due for key in counted),
             inner=counted not in ([], ["separation_last"]),
         )
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One step of training: with the attention terms where one is due, else without any work for them."""
         x, y, sample_weight = self._unpacked(data)
-        step = tf.cast(self.optimizer.iterations, tf.int64)
-        weights = self._weights_at(step, training=True)
-        connected: list[int] = []
+        weights = self._weights_at(tf.cast(self.optimizer.iterations, tf.int64), training=True)
         share = distribution.replica_share(tf.shape(tf.nest.flatten(x)[0])[0], self._float)
-
-        def plain() -> Any:
-            return self._gradients(x, y, sample_weight, None, share, connected)
-
-        def attentive() -> Any:
-            return self._gradients(x, y, sample_weight, weights, share, connected)
-
+        plain = functools.partial(self._step, x, y, sample_weight, None, share)
+        attentive = functools.partial(self._step, x, y, sample_weight, weights, share)
         attend = tf.reduce_any(weights > 0)
         if not self._step_kind.supervised:
-            step_taken = plain()
+            step = plain()
         elif self._step_kind.always or distribution.has_collectives(self.classifier):
             # Replicas cannot meet inside a condition: the terms are computed in every step, with weights of 0 at times.
-            step_taken = attentive()
+            step = attentive()
         else:
-            step_taken = tf.cond(attend, attentive, plain)
-        scores, loss, summary, gradients = step_taken
-        if self.trainable_variables:
-            pairs = zip(gradients, (self.trainable_variables[index] for index in connected), strict=True)
-            # Without any gradient, Keras' own error.
-            self.optimizer.apply_gradients(list(pairs) or [(None, each) for each in self.trainable_variables])
-        else:
-            warnings.warn("The model does not have any trainable weights.", stacklevel=2)  # as plain Keras
+            step = tf.cond(attend, attentive, plain)
+        self._apply(step.gradients)
         taken = tf.cast(attend, self._float)
         taken_at = {"last": taken, "inner": taken if self._step_kind.inner else tf.zeros_like(taken)}
-        return self._report(x, y, sample_weight, scores, loss, summary, weights, taken_at)
+        return self._report(x, y, sample_weight, step, weights, taken_at)
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One step of evaluation: the same losses, with the terms' weights as they stand (warm-up included)."""
         x, y, sample_weight = self._unpacked(data)
-        step = tf.cast(self.optimizer.iterations, tf.int64) if self.optimizer else tf.constant(2**62, tf.int64)
-        scores, maps, classes = self._observer.observe(
-            x,
-            training=False,
-            labels=y,
-            relative=self._relative,
-            contrast=self._contrast,
-            ignore_class=checks.ignored_class(self.loss),
-        )
-        loss = self._compute_loss(x=x, y=y, y_pred=scores, sample_weight=sample_weight, training=False)
-        summary = self.settings.summary(scores, maps, classes, sample_weight, self.multi_label)
-        weights = self._weights_at(step, training=False)
+        iterations = tf.cast(self.optimizer.iterations, tf.int64) if self.optimizer else tf.constant(2**62, tf.int64)
+        extracted = self._extract(x, y, training=False, inner=True)
+        loss = self._compute_loss(x=x, y=y, y_pred=extracted.scores, sample_weight=sample_weight, training=False)
+        terms = batch_terms(self.objective, extracted, sample_weight, self.multi_label)
+        weights = self._weights_at(iterations, training=False)
         taken_at = dict.fromkeys(("last", "inner"), tf.ones((), self._float))
-        return self._report(x, y, sample_weight, scores, loss, summary, weights, taken_at)
+        return self._report(x, y, sample_weight, _Step(extracted.scores, loss, terms, {}), weights, taken_at)
 
     def _unpacked(self, data: Any) -> tuple[Any, Any, Any]:
-        """Pictures, labels and weights of a batch, known to be what the losses need."""
+        """Images, labels and weights of a batch, known to be what the losses need."""
         checks.refuse_probability_loss(self.loss)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if y is None:
             raise ValueError("y: expected labels, got none. Attention is taken of the labelled class.")
         return x, y, sample_weight
 
-    def _gradients(
-        self, x: Any, y: Any, sample_weight: Any, weights: tf.Tensor | None, share: Any, connected: list[int]
-    ) -> Any:
-        """Scores, unscaled loss of the replica, summary, and the gradients of the variables numbered in `connected`;
-        the loss that is differentiated counts as much as the replica's `share` of the pictures.
+    def _extract(self, x: Any, y: Any, training: bool, inner: bool) -> attention.Extracted:
+        """Scores, and attention of the labelled class and its rival, as the objective explains them."""
+        choose = functools.partial(
+            attention.trained_classes,
+            labels=y,
+            multi_label=self.multi_label,
+            ignore_class=checks.ignored_class(self.loss),
+        )
+        return self._extractor.extract(x, training, choose, self.objective.of, inner)
+
+    def _step(self, x: Any, y: Any, sample_weight: Any, weights: tf.Tensor | None, share: Any) -> _Step:
+        """A forward and a backward pass, with attention terms of these weights; without attention for `None`.
+
+        The loss that is differentiated counts as much as the replica's `share` of the images.
         """
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         with tf.GradientTape() as tape:
             if weights is None:
-                scores = self(x, training=True)
-                summary = [tf.zeros((), self._float)] * (len(TERMS) + len(SHARES) + 1)
-                loss = self._compute_loss(x=x, y=y, y_pred=scores, sample_weight=sample_weight, training=True)
-                total = loss
+                scores, terms = self(x, training=True), no_terms(self._float)
             else:
-                inner = self._step_kind.inner
-                scores, maps, classes = self._observer.observe(
-                    x,
-                    training=True,
-                    labels=y,
-                    inner=inner,
-                    relative=self._relative,
-                    contrast=self._contrast,
-                    ignore_class=checks.ignored_class(self.loss),
-                )
-                summary = self.settings.summary(scores, maps, classes, sample_weight, self.multi_label)
-                loss = self._compute_loss(x=x, y=y, y_pred=scores, sample_weight=sample_weight, training=True)
-                attention_loss = tf.reduce_sum(tf.stack(summary[: len(TERMS)]) * weights)
+                extracted = self._extract(x, y, training=True, inner=self._step_kind.inner)
+                scores = extracted.scores
+                terms = batch_terms(self.objective, extracted, sample_weight, self.multi_label)
+            loss = self._compute_loss(x=x, y=y, y_pred=scores, sample_weight=sample_weight, training=True)
+            total = loss
+            if weights is not None:
+                attention_loss = tf.reduce_sum(tf.stack(terms.terms) * weights)
                 # Keras divides what goes through `compile(loss=...)` by the replicas; this does it for the rest.
                 total = loss + tf.cast(attention_loss / replicas, loss.dtype)
             if replicas > 1:
@@ -347,40 +332,51 @@ class SharpenFocus(ReplicatedModel, ExplainingModel, RandomStateModel):
         try:
             gradients = tape.gradient(total, self.trainable_variables)
         except derivatives.MISSING as error:
-            if weights is None or not self.second_order:  # plain Keras could not train it either
+            if weights is None or not self.objective.second_order:  # plain Keras could not train it either
                 raise
             raise derivatives.no_second_derivative(error, self.classifier) from error
-        connected[:] = [index for index, gradient in enumerate(gradients) if gradient is not None]
-        return scores, loss, summary, [gradient for gradient in gradients if gradient is not None]
+        connected = {str(number): each for number, each in enumerate(gradients) if each is not None}
+        return _Step(scores, loss, terms, connected)
 
-    def _weights_at(self, step: tf.Tensor, training: bool) -> tf.Tensor:
+    def _apply(self, gradients: dict[str, tf.Tensor]) -> None:
+        """Applies the gradients of the variables with these numbers."""
+        if not self.trainable_variables:
+            warnings.warn("The model does not have any trainable weights.", stacklevel=2)  # as plain Keras
+            return
+        # Without any gradient, Keras' own error.
+        pairs = [(gradient, self.trainable_variables[int(number)]) for number, gradient in gradients.items()]
+        self.optimizer.apply_gradients(pairs or [(None, variable) for variable in self.trainable_variables])
+
+    def _weights_at(self, iterations: tf.Tensor, training: bool) -> tf.Tensor:
         """The terms' weights at a step, `[3]`, in the order of `TERMS`."""
+        if self._former is not None:  # its terms are none that are here
+            return tf.zeros([len(TERMS)], self._float)
+        step, steps = self._clock.now(iterations)
         weights = []
-        for key, term in self.terms.items():
-            weight = tf.convert_to_tensor(self._term_weights[key]) * term.ramp(step)
-            weights.append(weight * term.boost(step) if training else weight)
+        for key, term in self.objective.terms.items():
+            weight = tf.convert_to_tensor(self._term_weights[key]) * term.ramp_at(step, steps)
+            weights.append(weight * term.boost_at(step, steps) if training else weight)
         return tf.cast(tf.stack(weights), self._float)
 
     def _report(
-        self, x: Any, y: Any, sample_weight: Any, scores: Any, loss: Any, summary: Any, weights: Any, taken_at: Any
+        self, x: Any, y: Any, sample_weight: Any, step: _Step, weights: tf.Tensor, taken_at: dict[str, tf.Tensor]
     ) -> dict[str, tf.Tensor]:
         """Updates the metrics with one batch and returns their results; `taken_at` has 1 for each layer, inner and
         last, at which attention was taken in this step, else 0.
         """
-        pictures = tf.cast(tf.shape(scores)[0], self._float)
-        classification = tf.cast(loss, self._float) * tf.distribute.get_strategy().num_replicas_in_sync
-        terms, shares, share = summary[: len(TERMS)], summary[len(TERMS) : -1], summary[-1]
-        total = classification + tf.reduce_sum(tf.stack(terms) * weights)
-        counts = {key: pictures * taken_at["last" if key.endswith("_last") else "inner"] for key in (*TERMS, *SHARES)}
+        images = tf.cast(tf.shape(step.scores)[0], self._float)
+        classification = tf.cast(step.loss, self._float) * tf.distribute.get_strategy().num_replicas_in_sync
+        total = classification + tf.reduce_sum(tf.stack(step.terms.terms) * weights)
+        counts = {key: images * taken_at["last" if key.endswith("_last") else "inner"] for key in (*TERMS, *SHARES)}
         for metric in self.metrics:
             if metric.name == "loss":
-                metric.update_state(total, sample_weight=pictures)
-        self._means.update("classification_loss", classification, pictures)
-        for key, value in zip(TERMS, terms, strict=True):
+                metric.update_state(total, sample_weight=images)
+        self._means.update("classification_loss", classification, images)
+        for key, value in zip(TERMS, step.terms.terms, strict=True):
             self._means.update(key, value, counts[key])
-        for key, value in zip(SHARES, shares, strict=True):
-            self._means.update(key, value, counts[key] * share)
-        return self.compute_metrics(x, y, scores, sample_weight=sample_weight)
+        for key, value in zip(SHARES, step.terms.shares, strict=True):
+            self._means.update(key, value, counts[key] * step.terms.valid)
+        return self.compute_metrics(x, y, step.scores, sample_weight=sample_weight)
 
     def export(
         self,
@@ -420,7 +416,7 @@ class SharpenFocus(ReplicatedModel, ExplainingModel, RandomStateModel):
         if len(size) != 2 or None in size:
             raise ValueError("image_size: expected height and width, as this classifier takes pictures of any size.")
         names = range(self.num_classes) if class_names is None else class_names
-        serving.save(self._observer, filepath, tuple(str(name) for name in names), size, center_crop)
+        serving.save(self._extractor, filepath, tuple(str(name) for name in names), size, center_crop)
 
     def load_own_variables(self, store: Any) -> None:
         """As every Keras layer's; called by Keras when it loads a file."""
@@ -430,34 +426,39 @@ class SharpenFocus(ReplicatedModel, ExplainingModel, RandomStateModel):
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` needs to build the model again; weights apart."""
-        terms = {key: dataclasses.asdict(term) for key, term in self.terms.items()}
-        return super().get_config() | terms | dataclasses.asdict(self.settings) | {
+        return super().get_config() | (self._former or {"objective": dataclasses.asdict(self.objective)}) | {
             "classifier": keras.saving.serialize_keras_object(self.classifier),
             "inner_layer": self.inner_layer,
             "last_layer": self.last_layer,
-            "attention": self.attention,
-            "second_order": self.second_order,
             "multi_label": self.multi_label,
             "name": self.name,
         }  # fmt: skip
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "SharpenFocus":
-        """The model that `get_config` described."""
+        """The model that `get_config` described, or that of version 0.1."""
         config = dict(config)
-        config.setdefault("separation", "overlap")  # the only form in files that do not name one
-        config["classifier"] = keras.saving.deserialize_keras_object(config["classifier"], custom_objects)
-        for key in TERMS:
-            config[key] = Term(**config[key])
-        return cls(**config)
+        classifier = keras.saving.deserialize_keras_object(config.pop("classifier"), custom_objects)
+        if not former.is_former(config):
+            chosen = config.pop("objective")
+            terms = {key: Term(**value) for key, value in chosen.items() if isinstance(value, dict)}
+            return cls(classifier, Objective(**chosen | terms), **config)
+        chosen, reason = former.objective_of(config)
+        own = ("inner_layer", "last_layer", "multi_label", "name", "trainable", "dtype")
+        model = cls(classifier, chosen, **{key: config[key] for key in own if key in config})
+        if reason:
+            model._former = {key: value for key, value in config.items() if key not in own}
+            model._cam = config.get("attention", "grad_cam")
+        return model
 
 
-def _term(key: str, given: float | Term) -> Term:
-    if isinstance(given, Term):
-        return given
-    if not given >= 0:
-        raise ValueError(f"{key}={given!r}: expected a weight of 0 or more.")
-    return Term(given)
+def _objective(given: str | Objective) -> Objective:
+    """An objective given by itself or by its name."""
+    if isinstance(given, str):
+        return objective(given)
+    if not isinstance(given, Objective):
+        raise TypeError(f"objective: expected a name or an Objective, got {type(given).__name__}.")
+    return given
 
 
 def _refuse_wrapped(classifier: Any) -> None:

@@ -10,7 +10,6 @@ import keras
 
 from sfocus_tf import backbones
 from sfocus_tf.classifier import checks, graph
-from sfocus_tf.losses import TERMS, Term
 from sfocus_tf.model import SharpenFocus
 
 
@@ -81,13 +80,13 @@ def _wrapped(model: Any, multi_label: bool | None) -> SharpenFocus:
     trained = inside[0][1]
     plain = graph.rebuilt(model, lambda path, layer: trained.classifier if layer is trained else layer)
     classifier, _ = checks.without_probabilities(plain)
-    settings = trained.get_config()
-    settings |= {key: Term(**settings[key]) for key in TERMS} | {
-        "classifier": classifier,
-        "inner_layer": f"{trained.classifier.name}/{trained.inner_layer}",
-        "last_layer": f"{trained.classifier.name}/{trained.last_layer}",
-    }
-    return SharpenFocus(**settings)
+    return SharpenFocus(
+        classifier,
+        trained.objective,
+        inner_layer=f"{trained.classifier.name}/{trained.inner_layer}",
+        last_layer=f"{trained.classifier.name}/{trained.last_layer}",
+        multi_label=trained.multi_label,
+    )
 
 
 def _refuse_other_than_colour(path: str | pathlib.Path, classifier: keras.Model) -> None:
@@ -100,8 +99,13 @@ def _preprocessed(model: SharpenFocus, preprocessing: str) -> SharpenFocus:
     """The model with preprocessing before its classifier."""
     inputs = keras.Input(model.classifier.input_shape[1:], name="image")
     outputs = model.classifier(backbones.preprocess(preprocessing, inputs))
-    paths = (f"{model.classifier.name}/{path}" for path in (model.inner_layer, model.last_layer))
-    return SharpenFocus(keras.Model(inputs, outputs), *paths, attention=model.attention, multi_label=model.multi_label)
+    return SharpenFocus(
+        keras.Model(inputs, outputs),
+        model.objective,
+        inner_layer=f"{model.classifier.name}/{model.inner_layer}",
+        last_layer=f"{model.classifier.name}/{model.last_layer}",
+        multi_label=model.multi_label,
+    )
 
 
 def class_names(path: str | pathlib.Path, classes: int) -> tuple[str, ...]:

@@ -21,8 +21,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
-from sfocus_tf import attention
-from sfocus_tf.attention import Observer
+from sfocus_tf.attention import AttentionExtractor, Classes, named_classes, resize_map
 from sfocus_tf.data.augmentation import central_crop
 
 # More pixels than a camera takes; a few kilobytes of PNG can unpack to gigabytes.
@@ -32,7 +31,7 @@ _REGION = 0.55  # as in `sfocus_tf.evaluation.region_iou`
 
 
 def save(
-    observer: Observer,
+    extractor: AttentionExtractor,
     path: str | pathlib.Path,
     class_names: tuple[str, ...],
     image_size: tuple[int, int],
@@ -41,7 +40,7 @@ def save(
     """Writes a SavedModel; see the module for its signatures.
 
     Args:
-        observer: the classifier and how its attention is taken.
+        extractor: the classifier and how its attention is taken.
         path: the folder, such as "served/1"; TF Serving takes the last part of it as the version.
         class_names: one for each class, in the order of the class numbers.
         image_size: height and width that encoded pictures are resized to, in pixels.
@@ -56,8 +55,8 @@ def save(
         FileExistsError: there is a file of that name, or a folder that is not empty.
     """
     folder = pathlib.Path(path).expanduser()
-    classes = observer.classifier.output_shape[-1]
-    sides = observer.classifier.input_shape[1:3]
+    classes = extractor.classifier.output_shape[-1]
+    sides = extractor.classifier.input_shape[1:3]
     if any(side not in (None, given) for side, given in zip(sides, image_size, strict=True)):
         raise ValueError(f"image_size={image_size}: the classifier takes pictures of {sides[0]}x{sides[1]} pixels.")
     if center_crop is not None and not 0 < center_crop <= 1:
@@ -67,15 +66,15 @@ def save(
     if folder.is_file() or (folder.exists() and any(folder.iterdir())):
         raise FileExistsError(f"path={str(path)!r} is there already. Give a new version, such as its next number.")
     module = tf.Module()
-    module.kept = [variable.value for variable in observer.classifier.variables]
+    module.kept = [variable.value for variable in extractor.classifier.variables]
     decode = functools.partial(decode_pictures, image_size=image_size, center_crop=center_crop)
-    signatures = _signatures(observer, class_names, decode)
+    signatures = _signatures(extractor, class_names, decode)
     # Written beside its place and then moved there: a server that watches the folder never sees half of a version.
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=folder.parent) as temporary:
         written = pathlib.Path(temporary) / "model"
         tf.saved_model.save(module, str(written), signatures=signatures)
-        _write_warm_up(written, folder.parent.name, image_size, observer.classifier.input_shape[-1])
+        _write_warm_up(written, folder.parent.name, image_size, extractor.classifier.input_shape[-1])
         written.rename(folder)
     return folder
 
@@ -135,10 +134,10 @@ def _decode(data: tf.Tensor, image_size: tuple[int, int], center_crop: float | N
 
 
 def _signatures(
-    observer: Observer, class_names: tuple[str, ...], decode: Callable[[tf.Tensor], tf.Tensor]
+    extractor: AttentionExtractor, class_names: tuple[str, ...], decode: Callable[[tf.Tensor], tf.Tensor]
 ) -> dict[str, Callable[..., Any]]:
-    channels = observer.classifier.input_shape[-1]
-    images_spec = tf.TensorSpec([None, *observer.classifier.input_shape[1:3], channels], tf.float32, "images")
+    channels = extractor.classifier.input_shape[-1]
+    images_spec = tf.TensorSpec([None, *extractor.classifier.input_shape[1:3], channels], tf.float32, "images")
     bytes_spec = tf.TensorSpec([None], tf.string, "image_bytes")
     ids_spec = tf.TensorSpec([None], tf.int32, "class_ids")
     names = np.array([name.encode() for name in class_names])
@@ -147,7 +146,7 @@ def _signatures(
     # The network is in the file once; what a signature does not give is left out when it runs.
     @tf.function(input_signature=[images_spec, ids_spec], autograph=False)
     def everything(images: tf.Tensor, class_ids: tf.Tensor = predicted) -> dict[str, tf.Tensor]:
-        return _explained(observer, tf.constant(names), images, class_ids)
+        return _explained(extractor, tf.constant(names), images, class_ids)
 
     def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
         found = everything(images, predicted)
@@ -171,23 +170,28 @@ def _signatures(
     return signatures
 
 
-def _explained(observer: Observer, names: tf.Tensor, images: tf.Tensor, class_ids: tf.Tensor) -> dict[str, tf.Tensor]:
+def _explained(
+    extractor: AttentionExtractor, names: tf.Tensor, images: tf.Tensor, class_ids: tf.Tensor
+) -> dict[str, tf.Tensor]:
     """Every output of `explain`."""
-    classes = observer.classifier.output_shape[-1]
+    classes = extractor.classifier.output_shape[-1]
     valid = tf.reduce_all((class_ids >= -1) & (class_ids < classes))
     checks = [
         tf.Assert(valid, [f"class_ids: expected numbers from -1 to {classes - 1}, got", class_ids], summarize=10),
     ]
     with tf.control_dependencies(checks):
         class_ids = tf.broadcast_to(class_ids, tf.shape(images)[:1])
-    scores, maps, chosen = observer.observe(
-        images, training=False, wanted=(class_ids, tf.fill(tf.shape(class_ids), -1))
-    )
-    logits = tf.cast(scores, tf.float32)
+
+    def choose(scores: tf.Tensor) -> Classes:
+        return named_classes(scores, class_ids, tf.fill(tf.shape(class_ids), -1), extractor.multi_label)
+
+    extracted = extractor.extract(images, training=False, choose=choose)
+    chosen = extracted.classes
+    logits = tf.cast(extracted.scores, tf.float32)
     best = tf.argmax(logits, axis=-1, output_type=tf.int32)
     result = {
         "logits": logits,
-        "probabilities": tf.sigmoid(logits) if observer.multi_label else tf.nn.softmax(logits),
+        "probabilities": tf.sigmoid(logits) if extractor.multi_label else tf.nn.softmax(logits),
         "class_id": best,
         "class_name": tf.gather(names, best),
         "target_class_id": chosen.target,
@@ -195,14 +199,14 @@ def _explained(observer: Observer, names: tf.Tensor, images: tf.Tensor, class_id
         "rival_class_id": chosen.rival,
         "rival_class_name": tf.gather(names, chosen.rival),
     }
-    for key, attended in maps._asdict().items():
-        raw = tf.cast(attended.map, tf.float32)
-        resized = attention.resize_map(raw, tf.shape(images)[1:3])
-        result[f"raw_attention_{key}"] = raw
-        result[f"attention_{key}"] = tf.math.divide_no_nan(resized, tf.reduce_max(resized, axis=(1, 2), keepdims=True))
-    for layer in ("inner", "last"):
-        pair = (result[f"raw_attention_{role}_{layer}"] for role in ("target", "rival"))
-        result[f"overlap_{layer}"] = _overlap(*pair)
+    for layer, pair in (("inner", extracted.inner), ("last", extracted.last)):
+        for role, attended in pair._asdict().items():
+            raw = tf.cast(attended.map, tf.float32)
+            resized = resize_map(raw, tf.shape(images)[1:3])
+            peak = tf.reduce_max(resized, axis=(1, 2), keepdims=True)
+            result[f"raw_attention_{role}_{layer}"] = raw
+            result[f"attention_{role}_{layer}"] = tf.math.divide_no_nan(resized, peak)
+        result[f"overlap_{layer}"] = _overlap(*(tf.cast(attended.map, tf.float32) for attended in pair))
     return result
 
 

@@ -16,6 +16,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework.config import disable_op_determinism
 
+import sfocus_tf as sf
 from sfocus_tf.data import Data
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -58,9 +59,9 @@ def first_pictures(data: Data, pictures: int, batch_size: int) -> Data:
     return dataclasses.replace(data, source=source, batch_size=batch_size)
 
 
-# The paper's losses at both layers, as options of SharpenFocus.
-PAPER = {"separation": "overlap", "separation_inner": 1.0, "separation_last": 1.0, "consistency": 1.0}
-ZERO = {"separation_inner": 0.0, "separation_last": 0.0, "consistency": 0.0}
+# The paper's losses at both layers; images with next to no attention are left out.
+PAPER = sf.objective("paper", minimum_mass=0.05)
+ZERO = sf.objective("paper", inner=0.0, last=0.0, consistency=0.0)
 LABELS = np.array([0, 1, 2, 1, 0, 2])  # of six pictures, for a tiny classifier
 
 

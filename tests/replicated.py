@@ -58,10 +58,10 @@ def train(strategy, normalised):
     """Weights, metrics and scores after 20 steps or more."""
     with strategy.scope():
         keras.utils.set_random_seed(0)
-        term = sf.Term(1.0, warmup_steps=2, ramp_steps=4)
-        options = {"separation_inner": term, "separation_last": term, "consistency": term}
-        options["separation"] = "overlap" if normalised else "rival"  # the paper's and the default form
-        model = sf.SharpenFocus(classifier(normalised), **options, omega=5.0, minimum_mass=0.0)
+        term = sf.Term(1.0, warmup=0.1, ramp=0.2)  # 2 and 4 steps
+        form = "overlap" if normalised else "rival"  # the paper's and the default one
+        objective = sf.Objective(form, term, term, term, omega=5.0, minimum_mass=0.0)
+        model = sf.SharpenFocus(classifier(normalised), objective)
         model.compile(keras.optimizers.SGD(0.02), crossentropy(), metrics=["accuracy"])
     if normalised:  # 22 pictures in batches of 12 leave 10 for the last one
         train, validation, steps, epochs = dataset(22), dataset(22), None, 10

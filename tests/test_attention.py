@@ -1,5 +1,7 @@
 """Maps, masks and class choice, against numbers worked out by hand and independent implementations."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ GRADIENTS = tf.constant([[[[2.0, -4.0], [0.0, 2.0]]]])
 
 
 @pytest.mark.parametrize(
-    ("mechanism", "expected", "capacity"),
+    ("cam", "expected", "capacity"),
     [
         # alpha = mean g = (1, -1); A = relu(1-2, 3-0); |alpha F| sums to 1+2+3+0.
         ("grad_cam", [[[0.0, 3.0]]], 6.0),
@@ -31,8 +33,8 @@ GRADIENTS = tf.constant([[[[2.0, -4.0], [0.0, 2.0]]]])
         ("layer_cam", [[[2.0, 0.0]]], 2.0),
     ],
 )
-def test_maps_worked_out_by_hand(mechanism, expected, capacity):
-    result = attention.attention(FEATURES, GRADIENTS, mechanism)
+def test_maps_worked_out_by_hand(cam, expected, capacity):
+    result = attention.class_activation(FEATURES, GRADIENTS, cam)
     np.testing.assert_allclose(result.map, expected, rtol=1e-6)
     np.testing.assert_allclose(result.capacity, [capacity], rtol=1e-6)
 
@@ -44,31 +46,31 @@ def test_grad_cam_plus_plus_is_the_papers_equation():
     alpha = g**2 / (2 * g**2 + f.sum((1, 2), keepdims=True) * g**3)
     weights = (alpha * np.maximum(g, 0)).sum((1, 2), keepdims=True)
     expected = np.maximum((weights * f).sum(-1), 0)
-    result = attention.attention(tf.constant(f), tf.constant(g), "grad_cam_plus_plus")
+    result = attention.class_activation(tf.constant(f), tf.constant(g), "grad_cam_plus_plus")
     np.testing.assert_allclose(result.map, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("mechanism", attention.MECHANISMS)
-def test_capacity_bounds_the_map(mechanism):
+@pytest.mark.parametrize("cam", attention.CAMS)
+def test_capacity_bounds_the_map(cam):
     rng = np.random.default_rng(1)
-    result = attention.attention(rng.normal(size=(5, 4, 4, 6)), rng.normal(size=(5, 4, 4, 6)), mechanism)
+    result = attention.class_activation(rng.normal(size=(5, 4, 4, 6)), rng.normal(size=(5, 4, 4, 6)), cam)
     assert (np.sum(result.map, axis=(1, 2)) <= result.capacity.numpy() * (1 + 1e-9)).all()
 
 
-def test_unknown_mechanism_names_the_nearest():
+def test_unknown_cam_names_the_nearest():
     with pytest.raises(ValueError, match="'gradcam' is not known. Did you mean 'grad_cam'"):
-        attention.check_mechanism("gradcam")
+        attention.check_cam("gradcam")
 
 
-@pytest.mark.parametrize(("mechanism", "modifier"), [("grad_cam", None), ("grad_cam_positive", tf.nn.relu)])
+@pytest.mark.parametrize(("cam", "modifier"), [("grad_cam", None), ("grad_cam_positive", tf.nn.relu)])
 @pytest.mark.parametrize("layer", ["inner", "last"])
-def test_maps_equal_tf_keras_vis(mechanism, modifier, layer):
+def test_maps_equal_tf_keras_vis(cam, modifier, layer):
     """The independent implementation, on pictures of the package and a network with normalisation and shortcuts."""
     classifier = backbones.create("resnet8", 5, 32)
-    model = sf.SharpenFocus(classifier, attention=mechanism)
+    model = sf.SharpenFocus(classifier)
     images = np.stack([scenes.picture(tf.constant(number), "test", 32)["image"] for number in range(4)])
     images = images.astype(np.float32)
-    explanation = model.explain(images)
+    explanation = model.explain(images, cam=cam)
     path = model.inner_layer if layer == "inner" else model.last_layer
     arguments = {} if modifier is None else {"gradient_modifier": modifier}
     for role in ("target", "rival"):
@@ -82,20 +84,20 @@ def test_maps_equal_tf_keras_vis(mechanism, modifier, layer):
             normalize_cam=False,
             **arguments,
         )
-        np.testing.assert_allclose(getattr(explanation, f"{role}_{layer}"), expected, rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(getattr(getattr(explanation, layer), role), expected, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("mechanism", attention.LINEAR)
-def test_last_map_equals_the_closed_form_of_pooling_and_dense(mechanism):
+@pytest.mark.parametrize("cam", attention.LINEAR)
+def test_last_map_equals_the_closed_form_of_pooling_and_dense(cam):
     """Y = W' mean(F) + b, so alpha = W / positions whatever the picture (Zhou et al. 2016)."""
     classifier = tiny_classifier()
     images = pictures(6)
-    explanation = sf.SharpenFocus(classifier, attention=mechanism).explain(images)
+    explanation = sf.SharpenFocus(classifier).explain(images, cam=cam)
     features = keras.Model(classifier.input, classifier.get_layer("coarse").output).predict(images, verbose=0)
     kernel = classifier.get_layer("scores").get_weights()[0] / (4 * 4)
     for role in ("target", "rival"):
         expected = np.maximum(np.einsum("bhwk,kb->bhw", features, kernel[:, getattr(explanation, role)]), 0)
-        np.testing.assert_allclose(getattr(explanation, f"{role}_last"), expected, rtol=1e-5, atol=1e-8)
+        np.testing.assert_allclose(getattr(explanation.last, role), expected, rtol=1e-5, atol=1e-8)
 
 
 def test_soft_mask_worked_out_by_hand():
@@ -104,16 +106,12 @@ def test_soft_mask_worked_out_by_hand():
     np.testing.assert_allclose(mask[0, 0], expected, atol=1e-6)
 
 
-def test_graded_region_worked_out_by_hand():
-    region = attention.graded_region(tf.constant([[[4.0, 1.0, 0.0]], [[0.0, 0.0, 0.0]]]))
-    np.testing.assert_array_equal(region, [[[1.0, 0.25, 0.0]], [[0.0, 0.0, 0.0]]])
-
-
 def test_evidence_adds_up_to_the_score_where_pooling_and_one_dense_layer_follow():
     model = sf.SharpenFocus(tiny_classifier())
     _, bias = model.classifier.get_layer("scores").get_weights()
-    scores, maps, classes = model._observer.observe(pictures(4), training=False, labels=tf.constant([0, 1, 2, 0]))
-    for attended, ids in ((maps.target_last, classes.target), (maps.rival_last, classes.rival)):
+    choose = functools.partial(attention.labelled_classes, labels=tf.constant([0, 1, 2, 0]))
+    scores, classes, _, last = model._extractor.extract(pictures(4), training=False, choose=choose)
+    for attended, ids in ((last.target, classes.target), (last.rival, classes.rival)):
         expected = tf.gather(scores, ids, batch_dims=1) - tf.gather(bias, ids)
         np.testing.assert_allclose(tf.reduce_sum(attended.evidence, axis=(1, 2)), expected, rtol=1e-4, atol=1e-6)
         np.testing.assert_array_equal(attended.map, tf.nn.relu(attended.evidence))

@@ -1,6 +1,9 @@
 """The paper's five benchmarks, end to end: the commands of docs/benchmarks.md, small and on made-up data."""
 
+import dataclasses
+import functools
 import json
+import operator
 import re
 import subprocess
 import sys
@@ -11,7 +14,9 @@ import pytest
 
 import sfocus_tf as sf
 from benchmarks import accuracy, multiplications, table
+from configs import common
 from sfocus_tf import backbones
+from sfocus_tf.training import resolve
 from tests import archives
 from tests.conftest import ROOT, tiny_classifier
 
@@ -111,13 +116,14 @@ def test_unknown_variants_are_refused():
     assert "train.py: variant of voc2012='tny' is not known. Did you mean 'tiny'?" in done.stderr
 
 
-def finished_run(folder, method, seed, accuracy, attention="default", **recipe):
+def finished_run(folder, method, seed, accuracy, name="default", **changes):
     folder.mkdir()
+    objective = dataclasses.asdict(sf.objective(name, **changes)) if method == "icasc" else None
     run = {
         "dataset": "cifar100", "backbone": "resnet20", "epochs": 3, "examples": {"train": 50_000}, "method": method,
         "seed": seed, "test": {"accuracy": accuracy},
-        "config": {"image_size": None, "attention": attention, "method": method, "seed": seed, "batch_size": 8},
-        "recipe": recipe,
+        "config": {"image_size": None, "objective": {"name": name}, "method": method, "seed": seed, "batch_size": 8},
+        "objective": objective,
     }  # fmt: skip
     (folder / "results.json").write_text(json.dumps(run))
 
@@ -130,20 +136,24 @@ def test_the_table_of_several_seeds(tmp_path, capsys):
     finished_run(tmp_path / "c7", "cross_entropy", 7, 0.1)  # without its counterpart
     finished_run(tmp_path / "p0", "icasc", 0, 0.75, "paper")  # a row of its own
     finished_run(tmp_path / "p1", "icasc", 1, None, "paper")
-    finished_run(tmp_path / "r0", "icasc", 0, 0.72, warmup=0.5)  # and another, though its config is the same
+    finished_run(tmp_path / "r0", "icasc", 0, 0.72, last={"warmup": 0.5})  # and another, though its config is the same
     (tmp_path / "unfinished").mkdir()
+    finished_run(tmp_path / "former", "icasc", 2, 0.9)
+    run = json.loads((tmp_path / "former" / "results.json").read_text())
+    run["recipe"] = run.pop("objective")
+    (tmp_path / "former" / "results.json").write_text(json.dumps(run))
     table.main(sorted(tmp_path.iterdir()))
     printed = capsys.readouterr()
     row, other, changed = json.loads(printed.out.splitlines()[-1])
-    assert other["attention"] == "paper" and other["seeds"] == [0] and other["low"] is None
+    assert other["objective"] == "paper" and other["seeds"] == [0] and other["low"] is None
     assert other["difference"] == pytest.approx(5) and "its accuracy has no meaning" in printed.err
-    assert "| default, warmup=0.5 | accuracy | 1 |" in printed.out
+    assert "| default, last.warmup=0.5 | accuracy | 1 |" in printed.out and "| paper | accuracy | 1 |" in printed.out
     assert changed["seeds"] == [0] and changed["difference"] == pytest.approx(2)
     assert row["seeds"] == [0, 1, 2] and row["paper"] == 3.33
     np.testing.assert_allclose([row["cross_entropy"], row["icasc"], row["difference"]], [71, 73, 2])
     half = 4.302653 * 1 / np.sqrt(3)
     np.testing.assert_allclose([row["low"], row["high"]], [2 - half, 2 + half], rtol=1e-6)
-    assert "unfinished" in printed.err
+    assert "unfinished" in printed.err and "a run of version 0.1" in printed.err
     assert "| 3 | 71.00 ± 1.00 | 73.00 ± 1.73 | +2.00 | -0.48 to +4.48 | +3.33 |" in printed.out
 
 
@@ -180,7 +190,7 @@ def test_summary_of_stored_runs_worked_out_by_hand(tmp_path, monkeypatch):
         for seed, value in enumerate(values):
             test = {"accuracy": value, "overlap_last": 0.4 if arm == "icasc" else 0.8, "pointing_last": 0.5}
             run = {"test": test, "test_loss": 0.5 - value / 10, "seconds": 10.0, "epochs": 3, "config": config}
-            run["recipe"] = accuracy.recipe_of(arm)
+            run["objective"] = accuracy.objective_of(arm)
             text = json.dumps(run)
             (tmp_path / "cub200" / f"{arm}-{seed}.json").write_text(text)
     found = accuracy.summary("cub200")
@@ -201,14 +211,55 @@ def test_summary_of_stored_runs_worked_out_by_hand(tmp_path, monkeypatch):
     (tmp_path / "cub200" / "control-1.json").unlink()
     assert accuracy.summary("cub200") == found | {"control": None}
     assert accuracy.summary("scenes") is None
-    # Runs of before and after a change of the default recipe are no repetitions of one experiment.
-    for recipe in ({"recipe": accuracy.recipe_of("strong")}, {}):
-        text = json.dumps({"test": {"accuracy": 0.7}, "test_loss": 0.5, "seconds": 1.0, "config": config} | recipe)
+    # Runs of before and after a change of the default objective are no repetitions of one experiment.
+    for objective in ({"objective": accuracy.objective_of("strong")}, {}):
+        text = json.dumps({"test": {"accuracy": 0.7}, "test_loss": 0.5, "seconds": 1.0, "config": config} | objective)
         (tmp_path / "cub200" / "icasc-1.json").write_text(text)
-        with pytest.raises(SystemExit, match="icasc-1.json: its recipe, .* is not what icasc stands for now"):
+        with pytest.raises(SystemExit, match="icasc-1.json: its objective, .* is not what icasc stands for now"):
             accuracy.summary("cub200")
     for other in ({"epochs": 4}, {"optimizer": {"weight_decay": 0.02}}):
-        run |= {"recipe": accuracy.recipe_of("icasc"), "config": config | other}
+        run |= {"objective": accuracy.objective_of("icasc"), "config": config | other}
         (tmp_path / "cub200" / "icasc-1.json").write_text(json.dumps(run))
         with pytest.raises(SystemExit, match="icasc-1.json: it was run with (epochs=4|optimizer.weight_decay=0.02), "):
             accuracy.summary("cub200")
+
+
+@pytest.mark.parametrize("arm", accuracy.ABLATIONS)
+def test_flags_of_an_arm_make_its_objective(arm):
+    config = common.get_config()
+    for flag in accuracy.objective_flags(accuracy.ABLATIONS[arm]):
+        path, value = flag.removeprefix("--config.").split("=")
+        *parts, last = path.split(".")
+        part = functools.reduce(operator.getitem, parts, config)
+        part[last] = part.get_type(last)(value)
+    assert dataclasses.asdict(resolve(config).objective) == accuracy.objective_of(arm)
+
+
+def test_stored_runs_are_those_of_the_present_experiments(monkeypatch):
+    """None is refused for its config or objective."""
+    monkeypatch.setattr(accuracy, "_RESULTS", SimpleNamespace(value=str(ROOT / "benchmarks" / "results")))
+    monkeypatch.setattr(accuracy, "_TINY", SimpleNamespace(value=False))
+    for name in accuracy.EXPERIMENTS:
+        found = accuracy.stored_runs(name)
+        assert found["cross_entropy"] and found["icasc"]
+
+
+def test_archived_runs_are_compared_with_cross_entropy(tmp_path, monkeypatch):
+    """Differences of 1 and 3 points: mean 2, standard error 1, t 12.71. Their former settings are not compared."""
+    monkeypatch.setattr(accuracy, "_RESULTS", SimpleNamespace(value=str(tmp_path)))
+    monkeypatch.setattr(accuracy, "_TINY", SimpleNamespace(value=False))
+    monkeypatch.setitem(accuracy.EXPERIMENTS, "cub200", ("--epochs=3",))
+    for folder in ("cub200", "archive/cub200"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file, value in (
+        ("cub200/cross_entropy-0", 0.70), ("cub200/cross_entropy-1", 0.72),
+        ("archive/cub200/margin-0", 0.71), ("archive/cub200/margin-1", 0.75),
+    ):  # fmt: skip
+        run = {"test": {"accuracy": value}, "test_loss": 0.5, "seconds": 1.0, "config": {"epochs": 3}}
+        run |= {"recipe": {"separation": "margin"}} if "margin" in file else {"objective": None}
+        (tmp_path / f"{file}.json").write_text(json.dumps(run))
+    assert accuracy.archive("cub200") == {"margin": {"difference": 2.0, "low": -10.71, "high": 14.71, "seeds": 2}}
+    assert accuracy.archive("scenes") == {}
+    (tmp_path / "archive/cub200/margin-1.json").write_text(json.dumps(run | {"config": {"epochs": 4}}))
+    with pytest.raises(SystemExit, match="margin-1.json: it was run with epochs=4, "):
+        accuracy.archive("cub200")

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 import sfocus_tf as sf
-from sfocus_tf import backbones
+from sfocus_tf import attention, backbones
 from sfocus_tf.attention import channel_gradients
 from tests.conftest import crossentropy, pictures
 
@@ -113,8 +113,9 @@ def test_readers_inside_a_nested_model_are_found_by_their_path():
 
 def with_general_path(model):
     """Lets a model take its attention as if no reader was known."""
-    none = dict.fromkeys(model._observer.readers, frozenset())
-    model._observer = dataclasses.replace(model._observer, readers=none)
+    none = dict.fromkeys(model._extractor.readers, frozenset())
+    model._extractor = dataclasses.replace(model._extractor, readers=none)
+    model._traced = attention.Traced(model._extractor)
     return model
 
 
@@ -125,11 +126,10 @@ def test_a_training_step_is_that_of_the_general_path(second_order):
     def trained(weight, *, general):
         keras.utils.set_random_seed(1)
         keras.config.set_floatx("float64")
-        terms = dict.fromkeys(("separation_inner", "separation_last", "consistency"), weight)
+        terms = dict.fromkeys(("inner", "last", "consistency"), weight)
         classifier = backbones.create("resnet8", 3, 16)
-        options = {"separation": "overlap", "omega": 5.0, "minimum_mass": 0.0}
-        model = sf.SharpenFocus(classifier, second_order=second_order, **options, **terms)
-        assert all(model._observer.readers.values())
+        model = sf.SharpenFocus(classifier, sf.objective("paper", second_order=second_order, omega=5.0, **terms))
+        assert all(model._extractor.readers.values())
         if general:
             with_general_path(model)
         model.compile(keras.optimizers.SGD(0.1), crossentropy())
@@ -151,10 +151,9 @@ def test_in_mixed_precision_the_maps_are_those_of_the_general_path(policy):
     mine = model.explain(images)
     model = with_general_path(sf.SharpenFocus(model.classifier))
     other = model.explain(images, mine.target, mine.rival)
-    for field in ("target_inner", "rival_inner", "target_last", "rival_last"):
-        one, two = getattr(mine, field), getattr(other, field)
+    for one, two in zip((*mine.inner, *mine.last), (*other.inner, *other.last), strict=True):
         assert one.dtype == np.float32 and two.max() > 0
-        np.testing.assert_allclose(one, two, atol=0.05 * two.max(), err_msg=field)
+        np.testing.assert_allclose(one, two, atol=0.05 * two.max())
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -175,6 +174,6 @@ def test_losses_of_layers_are_kept(times):
         model.compile(keras.optimizers.SGD(0.1), crossentropy())
         return model.fit(pictures(6), np.arange(6) % 3, epochs=2, shuffle=False, verbose=0).history
 
-    plain, ours = logged(lambda model: model), logged(sf.SharpenFocus)
+    plain, ours = logged(lambda model: model), logged(lambda model: sf.SharpenFocus(model, sf.Objective()))
     assert ours["separation_last"][0] > 0
     assert ours["classification_loss"][0] == pytest.approx(plain["loss"][0], rel=1e-6)

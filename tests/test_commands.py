@@ -63,12 +63,12 @@ def test_evaluate_a_strangers_network(stranger, tmp_path, capsys):
     assert "accuracy" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("method", [None, "layer_cam"])
-def test_explain_a_strangers_network(stranger, tmp_path, method, capsys):
+@pytest.mark.parametrize("cam", [None, "layer_cam"])
+def test_explain_a_strangers_network(stranger, tmp_path, cam, capsys):
     root, _ = stranger
     (tmp_path / "names.txt").write_text("left\nright\n")
     given = [str(root / "data" / "test" / "left" / "0.png"), str(root / "data" / "test" / "right" / "[01].png")]
-    extra = [f"--method={method}"] if method else []
+    extra = [f"--cam={cam}"] if cam else []
     main(["explain", str(root / "mobile.keras"), *given, "--preprocessing=tf", "--class=right",
           f"--class_names={tmp_path / 'names.txt'}", f"--output={tmp_path / 'out'}", *extra])  # fmt: skip
     figures = sorted(path.name for path in (tmp_path / "out").iterdir())
@@ -98,7 +98,7 @@ def test_a_workdir_needs_no_flags(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     main(["evaluate", str(workdir)])
     measured = json.loads((tmp_path / "evaluation.json").read_text())
-    main(["evaluate", str(workdir), "--relative", "--output=relative.json"])
+    main(["evaluate", str(workdir), "--of=relative", "--output=relative.json"])
     relative = json.loads((tmp_path / "relative.json").read_text())
     assert measured["pictures"] == 12 and measured["classes"] == relative["classes"]
     assert measured["summary"] != relative["summary"]
@@ -110,7 +110,7 @@ def test_a_workdir_needs_no_flags(tmp_path, capsys, monkeypatch):
         main(["evaluate", str(workdir)])
     (workdir / "data.json").write_text(json.dumps({"class_names": ["left", "right"]}))
     picture = str(tmp_path / "data" / "test" / "left" / "0.png")
-    main(["explain", str(workdir), picture, "--method=vis:saliency", "--output=pixels"])
+    main(["explain", str(workdir), picture, "--cam=vis:saliency", "--output=pixels"])
     assert (tmp_path / "pixels" / "0.png").exists()
     with pytest.raises(SystemExit, match=r"--class='lift'.*'left'"):
         main(["explain", str(workdir), str(tmp_path / "data"), "--class=lift"])
@@ -163,9 +163,15 @@ def test_wrong_input_is_told_in_one_line(stranger, tmp_path):
         (["explain", str(root / "no.keras"), str(tmp_path / "broken.png")], "does not exist"),
         (["explain", model, str(tmp_path / "*.jpg")], "no picture there"),
         (["explain", model, str(tmp_path / "broken.png")], "cannot be decoded"),
-        (["explain", model, str(tmp_path / "broken.png"), "--method=gradcam"], "grad_cam"),
-        (["explain", model, str(root / "data"), "--method=vis:saliency", "--relative"], "expected a method of grad"),
-        (["evaluate", several, "--dataset=folder", "--data_dir=none", "--relative"], "got MODEL=.*, one of several"),
+        (
+            ["explain", model, str(tmp_path / "broken.png"), "--cam=gradcam"],
+            "'gradcam' is not known. Did you mean 'grad_cam'",
+        ),
+        (
+            ["explain", model, str(root / "data"), "--cam=vis:saliency", "--of=relative"],
+            "expected --cam to be one of grad",
+        ),
+        (["evaluate", several, "--dataset=folder", "--data_dir=none", "--of=relative"], "got MODEL=.*, one of several"),
         (["evaluate", model], "--dataset is not set"),
         (["evaluate", model, "--dataset=folder", f"--data_dir={tmp_path}", "--preprocessing=tt"], "'tf'"),
         (["compare", model, model, "--names=one", "--dataset=folder"], "--names='one': expected two different names"),

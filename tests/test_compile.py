@@ -14,7 +14,7 @@ from tests.conftest import LABELS, PAPER, ZERO, compiled, crossentropy, pictures
 @pytest.mark.parametrize("monitor", ["val_classification_loss", "val_separation_last", "consistency", "val_weak_last"])
 def test_callbacks_know_that_less_is_better(monitor, tmp_path):
     """As for `val_loss`: without `mode=`, the best is the least."""
-    model = compiled(sf.SharpenFocus(tiny_classifier(), **PAPER))
+    model = compiled(sf.SharpenFocus(tiny_classifier(), PAPER))
     path = tmp_path / "best.keras"
     callbacks = [
         keras.callbacks.EarlyStopping(monitor, patience=1, restore_best_weights=True),
@@ -74,12 +74,12 @@ def test_other_metrics_keep_their_values():
     assert {"loss", *model_module.LOGGED} < logs.keys()
 
 
-@pytest.mark.parametrize("options", [ZERO, PAPER])
-def test_a_frozen_network_is_left_as_it_is_as_by_plain_keras(options):
+@pytest.mark.parametrize("objective", [ZERO, PAPER])
+def test_a_frozen_network_is_left_as_it_is_as_by_plain_keras(objective):
     classifier = tiny_classifier()
     classifier.trainable = False
     before = classifier.get_weights()
-    plain, wrapped = compiled(classifier), compiled(sf.SharpenFocus(classifier, **options))
+    plain, wrapped = compiled(classifier), compiled(sf.SharpenFocus(classifier, objective))
     with pytest.warns(UserWarning, match="does not have any trainable weights"):
         expected = plain.fit(pictures(6), LABELS, verbose=0).history["loss"]
     with pytest.warns(UserWarning, match="does not have any trainable weights"):
@@ -93,7 +93,7 @@ def test_a_frozen_backbone_leaves_the_head_to_be_trained():
     classifier = tiny_classifier()
     for layer in classifier.layers[:-1]:
         layer.trainable = False
-    model = compiled(sf.SharpenFocus(classifier, **PAPER))
+    model = compiled(sf.SharpenFocus(classifier, PAPER))
     before = classifier.get_weights()
     model.fit(pictures(6), LABELS, verbose=0)
     moved = [np.abs(one - other).max() > 0 for one, other in zip(before, classifier.get_weights(), strict=True)]
@@ -109,7 +109,7 @@ def test_ignored_images_count_as_zero_in_the_terms(ignored, column):
     labels[labels == 1] = ignored  # where it is a class number, all of its images are left out
     known = labels != ignored
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=ignored)
-    model = compiled(sf.SharpenFocus(tiny_classifier(), minimum_mass=0.0, **PAPER), loss=loss)
+    model = compiled(sf.SharpenFocus(tiny_classifier(), sf.objective("paper")), loss=loss)
     given = labels[:, np.newaxis] if column else labels
     whole = model.evaluate(pictures(6), given, return_dict=True, verbose=0)
     part = model.evaluate(pictures(6)[known], given[known], return_dict=True, verbose=0)
@@ -124,7 +124,7 @@ def test_ignored_images_count_as_zero_in_the_terms(ignored, column):
 
 def test_a_label_that_is_neither_a_class_nor_ignored_is_still_refused():
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=255)
-    model = compiled(sf.SharpenFocus(tiny_classifier(), **PAPER), loss=loss)
+    model = compiled(sf.SharpenFocus(tiny_classifier(), PAPER), loss=loss)
     with pytest.raises(tf.errors.InvalidArgumentError, match="label"):  # Keras' check or ours, whichever runs first
         model.evaluate(pictures(6), np.where(LABELS == 1, 7, 255), verbose=0)
     with pytest.raises(tf.errors.InvalidArgumentError, match="labels must be class numbers from 0 to 2"):
@@ -147,7 +147,7 @@ def test_steps_with_attention_terms_are_not_compiled_with_xla_unasked(one_gpu):
     assert not compiled(sf.SharpenFocus(tiny_classifier())).jit_compile
     assert compiled(sf.SharpenFocus(tiny_classifier()), jit_compile=True).jit_compile
     assert not compiled(sf.SharpenFocus(tiny_classifier()), jit_compile=False).jit_compile
-    unsupervised = compiled(sf.SharpenFocus(tiny_classifier(), **ZERO))
+    unsupervised = compiled(sf.SharpenFocus(tiny_classifier(), ZERO))
     assert unsupervised.jit_compile
     unsupervised.make_train_function()
     unsupervised.set_term_weight("separation_last", 0.3)
@@ -160,9 +160,9 @@ def test_a_saved_choice_of_xla_is_kept(one_gpu, tmp_path):
         assert keras.models.load_model(tmp_path / "model.keras").jit_compile is (asked is True)
 
 
-def test_the_warm_up_counts_the_steps_of_the_optimizer():
-    """Compiled again with the same optimizer it goes on, with another it begins again."""
-    model = sf.SharpenFocus(tiny_classifier(), separation_last=sf.Term(1.0, warmup_steps=2))
+def test_a_second_compile_does_not_start_the_times_again():
+    """With steps of its own the objective counts the optimizer's: as long as it is the same one."""
+    model = sf.SharpenFocus(tiny_classifier(), sf.Objective(last=sf.Term(1.0, warmup=0.5), steps=4))
     optimizer = keras.optimizers.SGD(0.1)
 
     def supervised(optimizer):
@@ -171,3 +171,7 @@ def test_the_warm_up_counts_the_steps_of_the_optimizer():
 
     assert [supervised(optimizer) for _ in range(3)] == [False, False, True]
     assert not supervised(keras.optimizers.SGD(0.1))
+    late = compiled(sf.SharpenFocus(tiny_classifier(), sf.Objective(last=sf.Term(1.0, warmup=0.5))))
+    data = {"x": pictures(6), "y": LABELS, "verbose": 0}
+    assert late.fit(**data, epochs=2).history["separation_last"][0] == 0
+    assert compiled(late).fit(**data, initial_epoch=2, epochs=4).history["separation_last"][0] > 0

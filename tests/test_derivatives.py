@@ -1,12 +1,14 @@
 """Operations that cannot be differentiated, or not twice: a message that says which, where, and what to do."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import sfocus_tf as sf
-from tests.conftest import LABELS, PAPER, compiled, pictures
+from tests.conftest import LABELS, PAPER, ZERO, compiled, pictures
 
 L = keras.layers
 # What lies between the attention layers and the scores, and how the message calls it.
@@ -30,17 +32,17 @@ def classifier_with(between):
 @pytest.mark.parametrize("operation", NOT_TWICE)
 def test_an_operation_without_a_second_derivative_is_named(operation):
     between = NOT_TWICE[operation]
-    model = compiled(sf.SharpenFocus(classifier_with(between()), **PAPER))
+    model = compiled(sf.SharpenFocus(classifier_with(between()), PAPER))
     with pytest.raises(ValueError, match=f"operation {operation} has no second derivative.*second_order=False"):
         model.fit(pictures(6), LABELS, verbose=0)
-    first_order = compiled(sf.SharpenFocus(classifier_with(between()), second_order=False, **PAPER))
+    first_order = compiled(sf.SharpenFocus(classifier_with(between()), dataclasses.replace(PAPER, second_order=False)))
     assert np.isfinite(first_order.fit(pictures(6), LABELS, verbose=0).history["loss"]).all()
 
 
 @pytest.mark.parametrize("operation", list(NOT_TWICE)[:2])
 def test_it_is_named_in_eager_steps_too(operation):
     """Which know of no layers."""
-    model = compiled(sf.SharpenFocus(classifier_with(NOT_TWICE[operation]()), **PAPER), run_eagerly=True)
+    model = compiled(sf.SharpenFocus(classifier_with(NOT_TWICE[operation]()), PAPER), run_eagerly=True)
     with pytest.raises(ValueError, match=f"operation {operation.split()[0]} has no second derivative"):
         model.fit(pictures(6), LABELS, verbose=0)
 
@@ -48,9 +50,7 @@ def test_it_is_named_in_eager_steps_too(operation):
 def test_what_plain_keras_cannot_train_raises_what_plain_keras_raises():
     """With all weights zero there is no attention to blame."""
     no_gradient = L.Lambda(lambda x: tf.raw_ops.PreventGradient(input=x, message="none here"))
-    model = compiled(
-        sf.SharpenFocus(classifier_with(no_gradient), separation_inner=0.0, separation_last=0.0, consistency=0.0)
-    )
+    model = compiled(sf.SharpenFocus(classifier_with(no_gradient), ZERO))
     with pytest.raises(LookupError, match="none here"):
         model.fit(pictures(6), LABELS, verbose=0)
 
@@ -79,8 +79,8 @@ def test_a_layer_that_recomputes_its_activations_has_its_second_derivatives():
 
     def step(recompute, weight):
         keras.utils.set_random_seed(0)
-        terms = dict.fromkeys(("separation_inner", "separation_last", "consistency"), weight)
-        model = sf.SharpenFocus(classifier_with(Recomputed(recompute)), **PAPER | terms, minimum_mass=0.0)
+        terms = dict.fromkeys(("inner", "last", "consistency"), weight)
+        model = sf.SharpenFocus(classifier_with(Recomputed(recompute)), sf.objective("paper", **terms))
         model.compile(keras.optimizers.SGD(1.0), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         model.train_on_batch(pictures(6), LABELS)
         return np.concatenate([weight.numpy().ravel() for weight in model.classifier.weights])

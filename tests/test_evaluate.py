@@ -43,10 +43,10 @@ def test_agrees_with_predict_and_explain(scenes):
     np.testing.assert_allclose(found.explanation.scores, model.predict(images, verbose=0), rtol=1e-4, atol=1e-4)
     expected = model.explain(images, class_ids=labels)
     np.testing.assert_array_equal(found.explanation.rival, expected.rival)
-    overlap = evaluation.region_iou(expected.target_last, expected.rival_last)
+    overlap = evaluation.region_iou(expected.last.target, expected.last.rival)
     np.testing.assert_allclose(found.confusion["overlap_last"], overlap, atol=1e-6)
     mask = np.concatenate([batch["mask"] for batch in batches])[..., 0] > 0
-    hits = evaluation.pointing_game(expected.target_inner, mask)
+    hits = evaluation.pointing_game(expected.inner.target, mask)
     np.testing.assert_array_equal(found.localisation["pointing_inner"], hits)
     of_class = [hits[labels == number].mean() for number in np.unique(labels)]
     assert found.summary()["pointing_inner"] == pytest.approx(np.mean(of_class))
@@ -55,11 +55,11 @@ def test_agrees_with_predict_and_explain(scenes):
 
 def test_relative_measures_do_not_see_what_changes_no_answer(scenes):
     model, data = sf.SharpenFocus(tiny_classifier(CLASSES, 16)), first_pictures(scenes, 24, 8)
-    before = [evaluation.evaluate(model, data, relative=relative).summary() for relative in (False, True)]
+    before = [evaluation.evaluate(model, data, of=of).summary() for of in ("score", "relative")]
     head = model.classifier.get_layer("scores")
     kernel, bias = head.get_weights()
     head.set_weights([kernel + np.linspace(-0.5, 1.0, len(kernel))[:, np.newaxis], bias])
-    after = [evaluation.evaluate(model, data, relative=relative).summary() for relative in (False, True)]
+    after = [evaluation.evaluate(model, data, of=of).summary() for of in ("score", "relative")]
     assert after[1] == pytest.approx(before[1], abs=1e-4, nan_ok=True)
     assert after[0]["overlap_last"] != pytest.approx(before[0]["overlap_last"], abs=1e-2)
     assert after[0]["accuracy"] == before[0]["accuracy"]
@@ -81,7 +81,7 @@ def test_several_classes_a_picture(real):
     alone = model.explain(images[found.pairs[:, 0]], class_ids=found.pairs[:, 1])
     boxes = np.concatenate([batch["boxes"] for batch in data.batches.as_numpy_iterator()])[found.pairs[:, 0]]
     labels = np.concatenate([batch["box_labels"] for batch in data.batches.as_numpy_iterator()])[found.pairs[:, 0]]
-    expected = evaluation.box_iou(alone.target_last, boxes, labels, found.pairs[:, 1], (32, 32))
+    expected = evaluation.box_iou(alone.last.target, boxes, labels, found.pairs[:, 1], (32, 32))
     np.testing.assert_allclose(found.localisation["box_iou_50_last"], expected[:, 1], atol=1e-5)
     text = json.dumps(found.as_json())
     assert "NaN" not in text and json.loads(text)["pictures"] == 21

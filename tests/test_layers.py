@@ -8,7 +8,7 @@ import pytest
 
 import sfocus_tf as sf
 from sfocus_tf.classifier import attention_layers
-from tests.conftest import PAPER, crossentropy, pictures, tiny_classifier
+from tests.conftest import crossentropy, pictures, tiny_classifier
 
 # network, picture size, expected inner and last layer, and their shapes
 NETWORKS = [
@@ -47,13 +47,13 @@ def test_layers_of_keras_applications_and_a_step_that_lowers_the_loss(
         inner, last = f"{backbone.name}/{inner}", f"{backbone.name}/{last}"
     else:
         classifier = application(name, size, classes=3, classifier_activation=None)
-    model = sf.SharpenFocus(classifier, minimum_mass=0.0, **PAPER)
+    model = sf.SharpenFocus(classifier, sf.objective("paper"))
     assert (model.inner_layer, model.last_layer) == (inner, last)
 
     images, labels = pictures(4, size) * 255, np.array([0, 1, 2, 1])
     explanation = model.explain(images)
-    assert explanation.target_inner.shape == (4, *inner_shape[:2])
-    assert explanation.target_last.shape == (4, *last_shape[:2])
+    assert explanation.inner.target.shape == (4, *inner_shape[:2])
+    assert explanation.last.target.shape == (4, *last_shape[:2])
     np.testing.assert_allclose(explanation.scores, classifier.predict(images, verbose=0), rtol=1e-3, atol=1e-4)
 
     # Chance and the batch's own statistics apart, a step against the gradient lowers the loss if it is small enough;
@@ -231,4 +231,4 @@ def test_a_size_left_open_is_no_obstacle():
     classifier = keras.Sequential(
         [keras.Input((None, None, 3)), backbone, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)]
     )
-    assert sf.SharpenFocus(classifier).explain(pictures(1, 96)).target_last.shape == (1, 3, 3)
+    assert sf.SharpenFocus(classifier).explain(pictures(1, 96)).last.target.shape == (1, 3, 3)

@@ -6,12 +6,16 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import sfocus_tf as sf
 from sfocus_tf import backbones, saved_models
 from sfocus_tf.__main__ import main
 from sfocus_tf.classifier import checks, graph
-from tests.conftest import pictures, tiny_classifier
+from tests.conftest import compiled, pictures, tiny_classifier
+from tests.test_files import as_of_version_0_1
+
+OTHER = sf.objective("paper", last=sf.Term(0.7, warmup=0.2, every_steps=2), sigma=0.5)  # than any that has a name
 
 
 def with_activation(kind: str, activation: str) -> keras.Model:
@@ -69,9 +73,9 @@ def test_flat_is_the_same_network_in_float32(policy):
 
 
 def test_loads_ours_and_plain_ones(tmp_path):
-    ours = sf.SharpenFocus(tiny_classifier(), attention="layer_cam")
+    ours = sf.SharpenFocus(tiny_classifier(), OTHER)
     ours.save(tmp_path / "ours.keras")
-    assert saved_models.load(tmp_path / "ours.keras").attention == "layer_cam"
+    assert saved_models.load(tmp_path / "ours.keras").objective == OTHER
     with_activation("dense", "sigmoid").save(tmp_path / "plain.keras")
     loaded = saved_models.load(tmp_path / "plain.keras")
     assert loaded.multi_label and loaded.num_classes == 3
@@ -119,9 +123,9 @@ def test_preprocessing_is_what_keras_applications_does(tmp_path):
         expected = classifier(keras.applications.imagenet_utils.preprocess_input(images.copy(), mode=mode))
         loaded = saved_models.load(tmp_path / "plain.keras", mode)
         np.testing.assert_allclose(loaded.predict(images, verbose=0), expected, rtol=1e-3, atol=1e-4)
-    sf.SharpenFocus(classifier, attention="layer_cam").save(tmp_path / "ours.keras")
+    sf.SharpenFocus(classifier, OTHER).save(tmp_path / "ours.keras")
     ours = saved_models.load(tmp_path / "ours.keras", "tf")
-    assert ours.attention == "layer_cam"
+    assert ours.objective == OTHER
     np.testing.assert_allclose(ours.predict(images, verbose=0), classifier(images / 127.5 - 1), rtol=1e-3, atol=1e-4)
     unit = saved_models.load(tmp_path / "plain.keras", "unit")
     np.testing.assert_allclose(unit.predict(images, verbose=0), classifier(images / 255), rtol=1e-4, atol=1e-5)
@@ -198,7 +202,7 @@ def test_files_that_are_damaged_or_something_else(tmp_path):
 
 def test_a_wrapped_model_inside_another_is_found(tmp_path):
     """The usual model for predictions: preprocessing, the trained model, softmax."""
-    trained = sf.SharpenFocus(tiny_classifier(), attention="layer_cam", separation_last=0.7, sigma=0.5)
+    trained = sf.SharpenFocus(tiny_classifier(), OTHER)
     whole = keras.Sequential([
         keras.Input((8, 8, 3)), keras.layers.Rescaling(2.0), trained, keras.layers.Softmax(),
     ])  # fmt: skip
@@ -207,12 +211,36 @@ def test_a_wrapped_model_inside_another_is_found(tmp_path):
     images = pictures(3)
     again = keras.ops.softmax(loaded.predict(images, verbose=0))
     np.testing.assert_allclose(again, whole.predict(images, verbose=0), atol=1e-5)
-    assert loaded.attention == "layer_cam" and loaded.terms["separation_last"].weight == 0.7
-    assert loaded.settings.sigma == 0.5
+    assert loaded.objective == OTHER
     expected, found = trained.explain(2 * images), loaded.explain(images)
-    np.testing.assert_allclose(found.target_last, expected.target_last, atol=1e-5)
+    np.testing.assert_allclose(found.last.target, expected.last.target, atol=1e-5)
     loaded.save(tmp_path / "again.keras")
-    assert saved_models.load(tmp_path / "again.keras").attention == "layer_cam"
+    assert saved_models.load(tmp_path / "again.keras").objective == OTHER
     assert not saved_models.load(tmp_path / "whole.keras", multi_label=False).multi_label
     with pytest.raises(ValueError, match="was trained with multi_label=False, not True"):
         saved_models.load(tmp_path / "whole.keras", multi_label=True)
+
+
+def test_a_model_of_version_0_1_explains_as_before_wherever_it_is_put(tmp_path):
+    """Trained on maps by Layer-CAM: alone, with preprocessing before it, inside another model, and served."""
+    model = compiled(sf.SharpenFocus(tiny_classifier(), sf.Objective()))
+    images, file = pictures(3), tmp_path / "former.keras"
+    model.save(file)
+    as_of_version_0_1(file, attention="layer_cam")
+    expected = model.explain(images, cam="layer_cam")
+    former = saved_models.load(file)
+    keras.Sequential([keras.Input((8, 8, 3)), former, keras.layers.Softmax()]).save(tmp_path / "whole.keras")
+    for loaded, scale in (
+        (former, 1),
+        (saved_models.load(file, "unit"), 255),
+        (saved_models.load(tmp_path / "whole.keras"), 1),
+    ):
+        found = loaded.explain(scale * images)
+        np.testing.assert_allclose(found.last.target, expected.last.target, atol=1e-5)
+        np.testing.assert_allclose(found.inner.rival, expected.inner.rival, atol=1e-5)
+        with pytest.raises(ValueError, match="can be used, but not trained"):
+            loaded.fit(images, np.array([0, 1, 2]))
+    former.export(tmp_path / "1")
+    explain = tf.saved_model.load(str(tmp_path / "1")).signatures["explain"]
+    served = explain(images=tf.constant(images), class_ids=tf.constant([-1]))
+    np.testing.assert_allclose(served["raw_attention_rival_inner"], expected.inner.rival, atol=1e-5)

@@ -7,8 +7,8 @@ import tensorflow as tf
 from hypothesis import strategies as st
 
 from sfocus_tf import attention, losses
-from sfocus_tf.attention import Attention, Maps
-from sfocus_tf.losses import Settings, Term
+from sfocus_tf.attention import Attention, AttentionPair
+from sfocus_tf.losses import Objective, Term, objective
 
 
 def maps(*rows):
@@ -41,86 +41,28 @@ def test_rival_worked_out_by_hand():
     np.testing.assert_allclose(of_rival[1, 0], [0.2, 0.2, 0.0], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("separation", "expected"), [("outside", 0.6), ("rival", 0.2)])
-def test_part_of_the_picture_in_which_the_rival_gives_way(separation, expected):
-    """The region is the first of three positions: 2 * (2 + 1) / 10 outside of it, 2 * 1 / 10 in it. The last layer of
-    the second picture found nothing, so that it has no region and no outside at the inner layer either.
+@pytest.mark.parametrize(("separation", "inner", "last"), [("overlap", 0.2, 0.2), ("rival", 0.4, 0.4)])
+def test_terms_of_an_image_look_into_the_region_of_the_last_layer(separation, inner, last):
+    """The region is the first of three positions. L_AS: 2 * min(4, 1) / 10; rival: 2 * 2 / 10 at a probability of one
+    half or more. The last layer of the second image found nothing, so that it has no region at the inner layer either.
     """
 
     def attended(*rows):
         return Attention(maps(*rows), maps(*rows), tf.constant([6.0, 6.0]))
 
-    target, rival = attended([4, 1, 1], [4, 1, 1]), attended([1, 2, 1], [1, 2, 1])
-    found = Maps(target, rival, attended([4, 1, 1], [0, 0, 0]), rival)
-    (inner, last, _), _ = Settings(separation).terms(found, tf.constant([0.5, 0.5]))
-    np.testing.assert_allclose(inner, [expected, 0], rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(last, [expected, 0], rtol=1e-4, atol=1e-6)
+    target, rival = attended([4, 1, 1], [4, 1, 1]), attended([1 if separation == "overlap" else 2, 1, 1], [1, 2, 1])
+    of_rival = tf.reduce_sum(rival.map[0])
+    pair_inner, pair_last = AttentionPair(target, rival), AttentionPair(attended([4, 1, 1], [0, 0, 0]), rival)
+    found, _ = losses.image_terms(Objective(separation), pair_inner, pair_last, tf.constant([0.5, 0.5]))
+    scale = 10 / (6 + float(of_rival))
+    np.testing.assert_allclose(found[0], [inner * scale, 0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found[1], [last * scale, 0], rtol=1e-4, atol=1e-6)
 
 
 def test_rival_of_a_picture_without_attention_is_zero_in_float64():
     nothing = tf.zeros([1, 2, 2], tf.float64)
     loss = losses.rival_loss(nothing, nothing + 1, nothing, tf.constant([0.5], tf.float64))
     assert loss.dtype == tf.float64 and loss[0] == 0
-
-
-def test_margin_worked_out_by_hand():
-    """n (E(C) - E(T)) = 3 * (0, -1, 1); softplus of it weighted 2/3, 1/3, 0. An empty region has nothing to ask."""
-    target, rival = maps([1, 0, -1], [1, 0, -1]), maps([1, -1, 0], [1, -1, 0])
-    loss = losses.margin_loss(target, rival, maps([1, 0.5, 0], [0, 0, 0]))
-    np.testing.assert_allclose(loss, [(np.log(2) + 0.5 * np.log1p(np.exp(-3))) / 1.5, 0.0], rtol=1e-6)
-
-
-def test_margin_of_any_evidence_has_a_bounded_gradient():
-    rng = np.random.default_rng(0)
-    target, rival = (tf.constant(rng.normal(size=(3, 4, 4)) * 10.0 ** np.array([-9, 0, 9])[:, None, None])
-                     for _ in range(2))  # fmt: skip
-    with tf.GradientTape() as tape:
-        tape.watch([target, rival])
-        loss = losses.margin_loss(target, rival, tf.constant(rng.random((3, 4, 4))))
-    gradients = tape.gradient(loss, [target, rival])
-    assert np.isfinite(loss).all()
-    np.testing.assert_allclose(gradients[0], -gradients[1])
-    assert np.all(np.sum(np.abs(gradients[0]), axis=(1, 2)) <= 16)
-
-
-def test_difference_worked_out_by_hand():
-    """D = (3, -1, 0): 1 of 4 is the rival's. Of D = (1, -1, 0) it is half; a picture below its floor counts as zero."""
-    target, rival = maps([4, 1, 1], [1, 0, 2], [3, 1, 0]), maps([1, 2, 1], [0, 1, 2], [0, 0, 0])
-    floor = tf.constant([0, 0, 4.5])
-    np.testing.assert_allclose(losses.difference_loss(target, rival, floor), [0.25, 0.5, 0], rtol=1e-6)
-
-
-def test_difference_counts_pictures_by_the_evidence_of_both_classes():
-    """|D| sums to 0.08: under 5 % of 1 + 1, and over 5 % of 1 + 0.2."""
-    evidence = maps([0.06, 0.02, 0.5], [0.06, 0.02, 0.5])
-    target = Attention(evidence, evidence, tf.constant([1.0, 1.0]))
-    rival = Attention(evidence, maps([0, 0.04, 0.5], [0, 0.04, 0.5]), tf.constant([1.0, 0.2]))
-    (_, last, _), _ = Settings("difference").terms(Maps(target, rival, target, rival), tf.constant([0.5, 0.5]))
-    np.testing.assert_allclose(last, [0, 0.25], rtol=1e-5)
-
-
-@pytest.mark.parametrize("scale", [1e-6, 1e6])
-def test_difference_heeds_neither_scale_nor_what_both_classes_share(scale):
-    rng = np.random.default_rng(0)
-    target, rival, shared = (tf.constant(rng.normal(size=(5, 4, 3))) for _ in range(3))
-    expected = losses.difference_loss(target, rival)
-    np.testing.assert_allclose(losses.difference_loss(scale * target, scale * rival), expected)
-    np.testing.assert_allclose(losses.difference_loss(target + shared, rival + shared), expected)
-    np.testing.assert_allclose(losses.difference_loss(rival, target), 1 - expected)
-
-
-def test_difference_of_any_evidence_has_a_gradient_within_its_bound():
-    rng = np.random.default_rng(0)
-    scales = 10.0 ** np.array([-9, 0, 9])
-    target, rival = (tf.constant(rng.normal(size=(3, 4, 4)) * scales[:, None, None]) for _ in range(2))
-    floor = np.sum(np.abs(target - rival), axis=(1, 2)) * 0.999
-    with tf.GradientTape() as tape:
-        tape.watch([target, rival])
-        loss = losses.difference_loss(target, rival, floor)
-    of_target, of_rival = tape.gradient(loss, [target, rival])
-    np.testing.assert_allclose(of_target, -of_rival)
-    largest = np.max(np.abs(of_target), axis=(1, 2)) * floor
-    assert np.all(largest <= 1) and np.all(largest > 0.1)
 
 
 def test_consistency_worked_out_by_hand():
@@ -202,7 +144,7 @@ def test_any_maps_give_finite_bounded_losses_and_gradients_of_both_orders(kinds,
         norm = tf.add_n([tf.reduce_sum(tf.abs(gradient)) for gradient in gradients])
     second = outer.gradient(norm, given)
     assert np.all(loss >= -0.2 - 1e-5) and np.all(loss <= 1.8 + 1e-5)
-    bound = (3 + 100 * size * size / 2) / losses.SMALLEST_FLOOR
+    bound = (3 + 100 * size * size / 2) / attention.SMALLEST_FLOOR
     for gradient in gradients:
         assert np.all(np.abs(gradient) <= 2 * bound)
     for tensor in second:
@@ -217,19 +159,59 @@ def test_consistency_without_a_region_counts_as_zero():
 
 
 def test_term_over_the_steps():
-    term = Term(0.5, warmup_steps=10, ramp_steps=4, every_steps=3)
-    steps = [0, 9, 10, 11, 12, 13, 14, 16, 100]
-    ramps = [float(term.ramp(tf.constant(step, tf.int64))) for step in steps]
-    assert ramps == [0, 0, 0, 0.25, 0.5, 0.75, 1, 1, 1]
-    boosts = [float(term.boost(tf.constant(step, tf.int64))) for step in (10, 11, 12, 13)]
-    assert boosts == [3, 0, 0, 3]
-    at_once = Term(1.0, warmup_steps=2)
-    assert [float(at_once.ramp(tf.constant(step, tf.int64))) for step in (1, 2)] == [0, 1]
+    term = Term(0.5, warmup=0.1, ramp=0.04, every_steps=3)
+
+    def at(method, step, steps=100):
+        return float(method(tf.constant(step, tf.int64), tf.constant(steps, tf.int64)))
+
+    assert [at(term.ramp_at, step) for step in (0, 9, 10, 11, 12, 13, 14, 16, 100)] == [
+        0,
+        0,
+        0,
+        0.25,
+        0.5,
+        0.75,
+        1,
+        1,
+        1,
+    ]
+    assert [at(term.boost_at, step) for step in (10, 11, 12, 13)] == [3, 0, 0, 3]
+    at_once = Term(1.0, warmup=0.02)
+    assert [at(at_once.ramp_at, step) for step in (1, 2)] == [0, 1]
+    assert [at(term.ramp_at, step, 0) for step in (0, 7)] == [1, 1]  # of a run of unknown length
 
 
 @pytest.mark.parametrize(
-    ("argument", "value"), [("weight", -1), ("weight", float("nan")), ("every_steps", 0), ("warmup_steps", -3)]
+    ("argument", "value"),
+    [
+        ("weight", -1),
+        ("weight", float("nan")),
+        ("every_steps", 0),
+        ("every_steps", 1.5),
+        ("warmup", -0.1),
+        ("ramp", 1.1),
+    ],
 )
 def test_term_out_of_range(argument, value):
     with pytest.raises(ValueError, match=argument):
         Term(**{argument: value})
+
+
+def test_named_objectives_and_what_changes_in_them():
+    assert objective("paper").terms == dict.fromkeys(losses.TERMS, Term(1.0))
+    late = objective("default", last=0.1)
+    assert late.last == Term(0.1, warmup=0.1, ramp=0.1) and late.inner.weight == 0
+    assert objective("default", last={"every_steps": 4}).last == Term(0.3, 0.1, 0.1, 4)
+    assert objective("paper", consistency=Term(0.5, ramp=0.2)).consistency == Term(0.5, ramp=0.2)
+    with pytest.raises(ValueError, match="objective='papr' is not known. Did you mean 'paper'"):
+        objective("papr")
+    with pytest.raises(ValueError, match="objective: setting='consistancy' is not known. Did you mean 'consistency'"):
+        objective("paper", consistancy=1.0)
+    with pytest.raises(ValueError, match="setting of last='warmup_steps' is not known. Did you mean 'warmup'"):
+        objective("paper", last={"warmup_steps": 3})
+    with pytest.raises(ValueError, match="separation='margin' is not known. .*Valid: overlap, rival"):
+        objective("paper", separation="margin")
+    with pytest.raises(ValueError, match="of='contrast' is not known. .*Valid: score, relative"):
+        objective("paper", of="contrast")
+    with pytest.raises(ValueError, match="steps=0: expected a positive number"):
+        objective("paper", steps=0)

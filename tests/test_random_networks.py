@@ -149,6 +149,6 @@ def test_a_random_network(seed, tmp_path):
     for role in ("target", "rival"):
         maps = network.grad_cam(images, getattr(explained, role))
         for layer, (expected, scale) in zip(("inner", "last"), maps, strict=True):
-            for found in (getattr(explained, f"{role}_{layer}"), served[f"raw_attention_{role}_{layer}"]):
+            for found in (getattr(getattr(explained, layer), role), served[f"raw_attention_{role}_{layer}"]):
                 message = f"{about}: {role} {layer}"
                 np.testing.assert_allclose(found / scale, expected / scale, atol=1e-5, err_msg=message)

@@ -14,7 +14,7 @@ def test_python_blocks_run(tmp_path, monkeypatch):
     names: dict = {}
     for block in blocks:
         exec(compile(textwrap.dedent(block), "README.md", "exec"), names)
-    assert len(blocks) >= 2 and names["attention"].target_last.shape == (16, 2, 2)
+    assert len(blocks) >= 2 and names["attention"].last.target.shape == (16, 2, 2)
     assert (tmp_path / "classifier.keras").exists()
 
 

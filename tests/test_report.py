@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import sfocus_tf as sf
 from sfocus_tf import evaluation, report
+from sfocus_tf.attention import LayerMaps
 from sfocus_tf.classifier import graph
 from sfocus_tf.report import tf_keras_vis
 from tests.conftest import crossentropy, first_pictures, pictures, tiny_classifier
@@ -46,7 +47,7 @@ def test_figure_has_a_row_a_picture_and_names_classes_and_overlap(tmp_path):
     figure = report.attention_figure(images, explanation, NAMES, list(NAMES))
     assert len(figure.axes) == 15
     titles = [axis.get_title() for axis in figure.axes]
-    overlap = evaluation.region_iou(explanation.target_last, explanation.rival_last)
+    overlap = evaluation.region_iou(explanation.last.target, explanation.last.rival)
     for row in range(3):
         assert NAMES[row] in titles[5 * row]
         assert f"target: {NAMES[explanation.target[row]]}\nscore" in titles[5 * row + 1]
@@ -56,8 +57,13 @@ def test_figure_has_a_row_a_picture_and_names_classes_and_overlap(tmp_path):
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     assert len(report.attention_figure(images, explanation, NAMES, layers={"last": "pixels"}).axes) == 9
     empty = np.zeros((len(images), 0, 0), np.float32)  # as of explain(images, inner=False)
-    last_alone = explanation._replace(target_inner=empty, rival_inner=empty)
+    last_alone = explanation._replace(inner=LayerMaps(empty, empty))
     assert len(report.attention_figure(images, last_alone, NAMES).axes) == 9
+
+
+def no_maps(count):
+    """Maps of so many pictures, without attention."""
+    return LayerMaps(np.zeros((count, 1, 1)), np.zeros((count, 1, 1)))
 
 
 @pytest.fixture
@@ -101,10 +107,10 @@ def test_interval_is_that_of_a_paired_difference():
     scores = np.tile([1.0, 0.0], (100, 1))
     worse = scores.copy()
     worse[:30] = worse[:30, ::-1]
-    empty = np.zeros((100, 1, 1))
+    maps = no_maps(100)
 
     def evaluated(values):
-        explanation = sf.Explanation(values, labels, 1 - labels, empty, empty, empty, empty)
+        explanation = sf.Explanation(values, labels, 1 - labels, maps, maps)
         return evaluation.Evaluation(("x", "y"), labels, explanation, labels == 0, {}, np.zeros((0, 2), int), {}, {})
 
     (accuracy,) = report.compare(evaluated(worse), evaluated(scores)).differences
@@ -120,11 +126,11 @@ def test_interval_of_mean_average_precision_is_around_it(difficult):
     present = (rng.random((200, 3)) < 0.3).astype(np.float32)
     labels = present.copy()
     labels[:difficult, 2] = np.nan
-    empty = np.zeros((200, 1, 1))
+    maps = no_maps(200)
 
     def evaluated(noise):
         scores = present + rng.normal(0, noise, labels.shape)
-        explanation = sf.Explanation(scores, labels, labels, empty, empty, empty, empty)
+        explanation = sf.Explanation(scores, labels, labels, maps, maps)
         valid = present.any(axis=1) & ~present.all(axis=1)
         return evaluation.Evaluation(NAMES, labels, explanation, valid, {}, np.zeros((0, 2), int), {}, {})
 
@@ -147,9 +153,10 @@ def test_page_is_whole_and_escapes_names(two_models):
 
 def several_classes(scores, labels, rival_maps):
     """An evaluation made by hand."""
-    empty = np.ones((len(labels), 2, 2))
-    explanation = sf.Explanation(scores, labels.argmax(1), scores.argmax(1), empty, empty, empty, rival_maps)
-    confusion = {f"overlap_{layer}": evaluation.region_iou(empty, rival_maps) for layer in ("inner", "last")}
+    ones = np.ones((len(labels), 2, 2))
+    inner, last = LayerMaps(ones, ones), LayerMaps(ones, rival_maps)
+    explanation = sf.Explanation(scores, labels.argmax(1), scores.argmax(1), inner, last)
+    confusion = {f"overlap_{layer}": evaluation.region_iou(*last) for layer in ("inner", "last")}
     return evaluation.Evaluation(
         NAMES, labels, explanation, labels.any(axis=1), confusion, np.zeros((0, 2), int), {}, {}
     )
@@ -185,8 +192,8 @@ def test_pictures_are_taken_in_turn_from_confused_pairs():
     """Sorted by class, as folders are, with most for the first: each pair is among the first shown."""
     labels = np.repeat([0, 1, 2], [20, 4, 4])
     scores = np.eye(3)[(labels + 1) % 3]
-    empty = np.ones((28, 2, 2))
-    explanation = sf.Explanation(scores, labels, labels, empty, empty, empty, empty)
+    maps = LayerMaps(np.ones((28, 2, 2)), np.ones((28, 2, 2)))
+    explanation = sf.Explanation(scores, labels, labels, maps, maps)
     confusion = {f"overlap_{layer}": np.ones(28) for layer in ("inner", "last")}
     found = evaluation.Evaluation(NAMES, labels, explanation, labels >= 0, confusion, np.zeros((0, 2), int), {}, {})
     page = report.comparison_page(
@@ -196,15 +203,15 @@ def test_pictures_are_taken_in_turn_from_confused_pairs():
     assert re.findall(r'data-keys="([^"]*)"', wrong) == ["0-1", "1-2", "2-0"] * 2
 
 
-@pytest.mark.parametrize("method", tf_keras_vis.OTHER_METHODS)
-def test_tf_keras_vis_explain_the_same_classes(method):
+@pytest.mark.parametrize("cam", tf_keras_vis.VIS_CAMS)
+def test_tf_keras_vis_explain_the_same_classes(cam):
     model = sf.SharpenFocus(tiny_classifier())
     images = 255 * pictures(2)
     explanation = model.explain(images)
-    other = tf_keras_vis.explain_by(method, model, images, explanation)
+    other = tf_keras_vis.explain_by(cam, model, images, explanation)
     np.testing.assert_array_equal(other.target, explanation.target)
-    size = (2, 8, 8) if method == "vis:saliency" else (2, 4, 4)
-    assert other.target_last.shape == size and np.isfinite(other.rival_inner).all() and other.target_inner.max() > 0
+    size = (2, 8, 8) if cam == "vis:saliency" else (2, 4, 4)
+    assert other.last.target.shape == size and np.isfinite(other.inner.rival).all() and other.inner.target.max() > 0
     with pytest.raises(ValueError, match="vis:score_cam"):
         tf_keras_vis.explain_by("vis:score-cam", model, images, explanation)
 
@@ -219,7 +226,7 @@ def test_tf_keras_vis_see_into_nested_models_in_which_two_layers_share_a_name():
     np.testing.assert_allclose(flat(images), classifier(images), rtol=1e-6)
     assert {"fine_conv", "tiny.fine_conv"} <= {layer.name for layer in flat.layers}
     other = tf_keras_vis.explain_by("vis:grad_cam_plus_plus", model, images, model.explain(images))
-    assert other.target_last.shape == (2, 4, 4) and other.target_inner.max() > 0
+    assert other.last.target.shape == (2, 4, 4) and other.inner.target.max() > 0
 
 
 def test_callback_logs_figures_and_measures(tmp_path):

@@ -1,6 +1,7 @@
 """The weights of the terms over the steps: what a step computes, warm-up, every k steps, weights changed on the way."""
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -12,18 +13,19 @@ from tests.conftest import LABELS, PAPER, ZERO, compiled, pictures, tiny_classif
 def test_a_step_has_no_more_than_its_terms_need():
     """By default no condition, no attention at the inner layer, and as many backward convolutions as plain Keras."""
 
-    def counted(**options):
-        model = compiled(sf.SharpenFocus(backbones.create("resnet8", 3, 16), **options))
+    def counted(objective):
+        model = compiled(sf.SharpenFocus(backbones.create("resnet8", 3, 16), objective))
         model.make_train_function()
         spec = (tf.TensorSpec([6, 16, 16, 3]), tf.TensorSpec([6], tf.int32))
         graph = tf.function(lambda *data: model.train_step(data)).get_concrete_function(*spec).graph
         types = [operation.type for operation in graph.get_operations()]
         return [types.count(each) for each in ("If", "Conv2DBackpropInput", "Conv2DBackpropFilter")]
 
-    plain = counted(**ZERO)
-    assert counted() == plain
-    assert counted(separation_last=sf.Term(1.0, every_steps=2))[0] == 1
-    assert counted(**PAPER)[2] > plain[2]
+    plain = counted(ZERO)
+    assert counted(sf.Objective()) == plain
+    assert counted("default")[0] == 1  # it begins late
+    assert counted(sf.Objective(last=sf.Term(1.0, every_steps=2)))[0] == 1
+    assert counted(PAPER)[2] > plain[2]
 
 
 def test_inner_terms_are_logged_over_the_steps_that_computed_them():
@@ -40,8 +42,8 @@ def test_inner_terms_are_logged_over_the_steps_that_computed_them():
 def test_schedule_and_lazy_steps():
     """Warm-up of 2, then each second step with twice the weight: the steps between are those of plain Keras."""
     images = pictures(6)
-    term = sf.Term(1.0, warmup_steps=2, every_steps=2)
-    model = compiled(sf.SharpenFocus(tiny_classifier(), separation_inner=0.0, separation_last=term, consistency=0.0))
+    term = sf.Term(1.0, warmup=0.2, every_steps=2)
+    model = compiled(sf.SharpenFocus(tiny_classifier(), sf.Objective(last=term, steps=10)))
     seen = []
     for _ in range(6):
         model.reset_metrics()
@@ -55,7 +57,7 @@ def test_schedule_and_lazy_steps():
 
 def test_a_changed_weight_takes_effect_without_compiling_again():
     images = pictures(6)
-    model = compiled(sf.SharpenFocus(tiny_classifier(), **ZERO))
+    model = compiled(sf.SharpenFocus(tiny_classifier(), ZERO))
     logs = model.train_on_batch(images, LABELS, return_dict=True)
     assert logs["loss"] == pytest.approx(logs["classification_loss"])
     for weight in (0.5, 0.25):
@@ -71,9 +73,116 @@ def test_a_changed_weight_takes_effect_without_compiling_again():
 
 
 def test_a_weight_raised_from_zero_by_a_callback_counts_in_the_same_fit():
-    model = compiled(sf.SharpenFocus(tiny_classifier(), **ZERO))
+    model = compiled(sf.SharpenFocus(tiny_classifier(), ZERO))
     raise_it = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda epoch, logs: model.set_term_weight("consistency", float(epoch))
     )
     history = model.fit(pictures(6), LABELS, epochs=2, callbacks=[raise_it], verbose=0).history
     assert history["consistency"][0] == 0 and history["consistency"][1] != 0
+
+
+def share_of(model, logs):
+    """How much of the term at the last layer counted, of its whole weight."""
+    return (logs["loss"] - logs["classification_loss"]) / logs["separation_last"] / 0.3
+
+
+class Shares(keras.callbacks.Callback):
+    """Notes the weight with which the last layer's term counts after each step."""
+
+    def on_train_begin(self, logs=None):
+        self.seen = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        # Of the step that is done: the optimizer counts it already.
+        weights = self.model._weights_at(tf.cast(self.model.optimizer.iterations - 1, tf.int64), training=False)
+        self.seen.append(round(float(weights[1]), 4))
+
+
+EXPECTED = [0.0, 0.0, 0.0, 0.1, 0.2, 0.3, 0.3, 0.3]  # warm-up of a quarter of 8 steps, a ramp of three eighths
+
+
+def timed(**options):
+    term = sf.Term(0.3, warmup=0.25, ramp=0.375)
+    model = sf.SharpenFocus(tiny_classifier(), sf.Objective(last=term, **options))
+    model.compile(keras.optimizers.SGD(0.0), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+DATA = {
+    "arrays": lambda: {"x": pictures(6), "y": LABELS, "batch_size": 3, "epochs": 4},
+    "dataset": lambda: {"x": tf.data.Dataset.from_tensor_slices((pictures(6), LABELS)).batch(3), "epochs": 4},
+    "validation split": lambda: {"x": pictures(9), "y": np.resize(LABELS, 9), "validation_split": 0.33, "batch_size": 3,
+                                 "epochs": 4},
+    "steps per epoch": lambda: {"x": tf.data.Dataset.from_tensor_slices((pictures(6), LABELS)).batch(3).repeat(),
+                                "steps_per_epoch": 2, "epochs": 4},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("data", DATA)
+def test_times_are_shares_of_one_fit(data):
+    model, shares = timed(), Shares()
+    model.fit(**DATA[data](), callbacks=[shares], verbose=0)
+    assert shares.seen == pytest.approx(EXPECTED)
+    model.fit(**DATA[data](), callbacks=[shares], verbose=0)  # another run, from its beginning
+    assert shares.seen == pytest.approx(EXPECTED)
+
+
+def test_a_fit_that_goes_on_goes_on_in_its_times(tmp_path):
+    """From the epoch that it is told, also in a loaded model."""
+    model, shares = timed(), Shares()
+    data = {"x": pictures(6), "y": LABELS, "batch_size": 3, "verbose": 0}
+    model.fit(**data, epochs=2)
+    model.save(tmp_path / "model.keras")
+    for again in (model, keras.models.load_model(tmp_path / "model.keras")):
+        again.fit(**data, initial_epoch=2, epochs=4, callbacks=[shares])
+        assert shares.seen == pytest.approx(EXPECTED[4:])
+
+
+def test_where_the_length_of_an_epoch_is_not_known_it_is_counted():
+    """By whole epochs in the first. Keras counts a step more an epoch, in which it finds that the data have ended."""
+    batches = [(pictures(3), LABELS[:3]), (pictures(3, seed=1), LABELS[3:])]
+    spec = (tf.TensorSpec((3, 8, 8, 3)), tf.TensorSpec((3,), tf.int64))
+    unknown = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=spec)
+    model, shares = timed(), Shares()
+    model.fit(unknown, epochs=4, callbacks=[shares], verbose=0)
+    assert shares.seen[:2] == [0, 0] and shares.seen == sorted(shares.seen)
+    assert shares.seen == pytest.approx(EXPECTED, abs=0.3 / 4 + 1e-6)  # a step of the ramp
+
+
+def test_steps_are_those_of_the_optimizer_where_they_are_given():
+    """Over several calls of fit, and in train_on_batch."""
+    model, shares = timed(steps=8), Shares()
+    seen = []
+    for _ in range(2):
+        model.fit(pictures(6), LABELS, batch_size=3, epochs=1, callbacks=[shares], verbose=0)
+        seen += shares.seen
+    for _ in range(4):
+        model.train_on_batch(pictures(3), LABELS[:3])
+        weights = model._weights_at(tf.cast(model.optimizer.iterations - 1, tf.int64), training=False)
+        seen.append(round(float(weights[1]), 4))
+    assert seen == pytest.approx(EXPECTED)
+
+
+def test_outside_of_fit_the_whole_weight_counts():
+    model = timed()
+    logs = model.train_on_batch(pictures(6), LABELS, return_dict=True)
+    assert share_of(model, logs) == pytest.approx(1, rel=1e-3)
+
+
+def test_steps_are_updates_where_gradients_are_accumulated():
+    model, shares = timed(), Shares()
+    optimizer = keras.optimizers.SGD(0.0, gradient_accumulation_steps=2)
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(pictures(6), LABELS, batch_size=3, epochs=8, callbacks=[shares], verbose=0)
+    assert int(optimizer.iterations) == 8 and float(shares.seen[-1]) == pytest.approx(0.3)
+    assert shares.seen[1::2] == pytest.approx(EXPECTED)
+
+
+def test_a_callback_list_and_a_single_callback_are_taken_too():
+    def as_list(shares, model):
+        return keras.callbacks.CallbackList([shares], add_history=True, model=model, epochs=4, steps=2)
+
+    for wrap in (as_list, lambda shares, model: shares):
+        model, shares = timed(), Shares()
+        model.fit(pictures(6), LABELS, 3, 4, 0, wrap(shares, model))
+        assert shares.seen == pytest.approx(EXPECTED)

@@ -89,15 +89,15 @@ def test_every_signature_equals_the_keras_model(name, policy, multi_label, tmp_p
         if not key.startswith("explain"):
             assert answer.keys() == {"probabilities", "logits", "class_id", "class_name"}
             continue
-        for role in ("target_inner", "rival_inner", "target_last", "rival_last"):
-            map_ = getattr(expected, role)
-            np.testing.assert_allclose(answer[f"raw_attention_{role}"] / map_.max(), map_ / map_.max(), **tolerance)
-            shown = tf.image.resize(map_[..., np.newaxis], (size, size))[..., 0].numpy()
-            shown /= np.maximum(shown.max(axis=(1, 2), keepdims=True), 1e-30)
-            np.testing.assert_allclose(answer[f"attention_{role}"], shown, atol=1e-4)
         for layer in ("inner", "last"):
-            pair = (getattr(expected, f"{role}_{layer}") for role in ("target", "rival"))
-            overlap = np.nan_to_num(evaluation.region_iou(*pair))
+            maps = getattr(expected, layer)
+            for role, map_ in maps._asdict().items():
+                name = f"{role}_{layer}"
+                np.testing.assert_allclose(answer[f"raw_attention_{name}"] / map_.max(), map_ / map_.max(), **tolerance)
+                shown = tf.image.resize(map_[..., np.newaxis], (size, size))[..., 0].numpy()
+                shown /= np.maximum(shown.max(axis=(1, 2), keepdims=True), 1e-30)
+                np.testing.assert_allclose(answer[f"attention_{name}"], shown, atol=1e-4)
+            overlap = np.nan_to_num(evaluation.region_iou(maps.target, maps.rival))
             np.testing.assert_allclose(answer[f"overlap_{layer}"], overlap, atol=1e-5)
         for role, numbers in (("target", expected.target), ("rival", expected.rival)):
             np.testing.assert_array_equal(answer[f"{role}_class_id"], numbers)
@@ -112,7 +112,7 @@ def test_class_ids_choose_the_target(served):
     expected = model.explain(images, class_ids=[2, 0, -1, 1])
     np.testing.assert_array_equal(answer["target_class_id"], expected.target)
     np.testing.assert_array_equal(answer["rival_class_id"], expected.rival)
-    np.testing.assert_allclose(answer["raw_attention_rival_last"], expected.rival_last, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(answer["raw_attention_rival_last"], expected.last.rival, rtol=1e-5, atol=1e-7)
     one_for_all = loaded.signatures["explain"](images=tf.constant(images), class_ids=tf.constant([1]))
     np.testing.assert_array_equal(one_for_all["target_class_id"], [1, 1, 1, 1])
     default = signature_def(folder, "explain").defaults["class_ids"]

@@ -70,7 +70,7 @@ def test_a_convolution_behind_attention_has_positions(kind):
     """Tokens that are put back into rows and columns lie where they lay before."""
     model = sf.SharpenFocus(transformer(kind, "softmax", back=True))
     assert (model.inner_layer, model.last_layer) == ("stem2", "after")
-    assert model.explain(pictures(2, 32)).target_last.shape == (2, 4, 4)
+    assert model.explain(pictures(2, 32)).last.target.shape == (2, 4, 4)
 
 
 def of_channels(queries, size):
@@ -300,8 +300,8 @@ def test_images_with_channels_first_that_the_network_puts_last(to_last):
     first = keras.Model(inputs, x)
     given = pictures(2, 32)
     one, other = sf.SharpenFocus(last).explain(given), sf.SharpenFocus(first).explain(given.transpose(0, 3, 1, 2))
-    np.testing.assert_allclose(one.target_last, other.target_last, atol=1e-5)
-    assert one.target_last.max() > 0
+    np.testing.assert_allclose(one.last.target, other.last.target, atol=1e-5)
+    assert one.last.target.max() > 0
 
 
 def test_flatten_with_channels_first_takes_no_positions_away():

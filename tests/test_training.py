@@ -16,12 +16,13 @@ import numpy as np
 import PIL.Image
 import pytest
 
+import sfocus_tf as sf
+from configs import common
 from sfocus_tf import data, losses, training
-from sfocus_tf.losses import recipes
 from sfocus_tf.training import build, checkpoints
 from sfocus_tf.training import config as config_module
 from sfocus_tf.training.workdir import WorkdirError, prepare
-from tests.conftest import ROOT
+from tests.conftest import ROOT, tiny_classifier
 
 FILES = {
     "config.json",
@@ -88,9 +89,9 @@ def test_the_workdir_holds_everything(finished):
     assert results["examples"] == {"train": 54, "validation": 6, "test": 12}
     assert 0 <= results["test"]["accuracy"] <= 1 and 0 <= results["test"]["overlap_last"] <= 1
     assert results["config"]["optimizer"]["learning_rate"] == 0.02
-    # What the config leaves to the recipe is spelt out.
-    assert results["recipe"] == dataclasses.asdict(recipes.RECIPES["default"])
-    assert results["config"]["terms"]["separation_last"] is None
+    # What the config leaves to the named objective is spelt out.
+    assert results["objective"] == dataclasses.asdict(sf.objective("default"))
+    assert results["config"]["objective"]["last"]["weight"] is None
     with open(workdir / "history.csv") as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
@@ -150,35 +151,31 @@ def test_a_loss_that_becomes_nan_is_told_with_step_term_and_pictures(small, tmp_
 
 
 def test_another_config_in_the_same_workdir_is_refused(finished, small):
-    done = run(small, finished[0], "--seed=5", "--config.terms.theta=0.7", check=False)
+    done = run(small, finished[0], "--seed=5", "--config.objective.theta=0.7", check=False)
     assert done.returncode == 1
     assert "has a run of another config" in done.stderr and "seed: 0 there, 5 now" in done.stderr
-    assert "terms.theta: None there, 0.7 now" in done.stderr and "Traceback" not in done.stderr
+    assert "objective.theta: 0.8 there, 0.7 now" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_recipe_that_changed_since_is_another_config(tmp_path, monkeypatch):
-    from configs import common
-
+def test_an_objective_that_changed_since_is_another_config(tmp_path, monkeypatch):
     config = common.get_config()
-    prepare(config, tmp_path)
+    prepare(config_module.resolve(config).identity(), tmp_path)
     (tmp_path / "last.keras").touch()
-    prepare(config, tmp_path)
-    monkeypatch.setitem(recipes.RECIPES, "default", recipes.Recipe(separation_last=2.0))
-    with pytest.raises(WorkdirError, match="recipe.separation_last: 0.3 there, 2.0 now"):
-        prepare(config, tmp_path)
+    prepare(config_module.resolve(config).identity(), tmp_path)
+    monkeypatch.setitem(losses.OBJECTIVES, "default", sf.Objective(last=sf.Term(2.0)))
+    with pytest.raises(WorkdirError, match="objective.last.weight: 0.3 there, 2.0 now"):
+        prepare(config_module.resolve(config).identity(), tmp_path)
 
 
 @pytest.mark.parametrize("name", config_module.OPTIMIZERS)
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_weight_decay_shrinks_kernels_or_is_off(name, weight_decay):
     """Without gradients: a decoupled decay of rate * weight_decay a step, or nothing."""
-    from configs import common
-
     config = common.get_config()
     config.optimizer.name, config.optimizer.weight_decay, config.optimizer.schedule = name, weight_decay, "constant"
     config.optimizer.learning_rate = 0.5
     variables = [keras.Variable(np.ones(2, np.float32), name=name) for name in ("kernel", "bias", "gamma", "beta")]
-    optimizer = build.optimizer(config, 10)
+    optimizer = build.optimizer(config_module.resolve(config), 10)
     optimizer.build(variables)
     optimizer.apply_gradients([(np.zeros(2, np.float32), variable) for variable in variables])
     np.testing.assert_allclose(variables[0].numpy(), 1 - 0.5 * weight_decay, rtol=1e-6)
@@ -192,6 +189,7 @@ def test_cross_entropy_has_no_attention_terms(small, tmp_path):
         (row,) = csv.DictReader(file)
     assert float(row["separation_last"]) == 0 < float(row["val_separation_last"])
     assert float(row["loss"]) == float(row["classification_loss"])
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["objective"] is None
 
 
 @pytest.mark.parametrize(
@@ -204,14 +202,15 @@ def test_cross_entropy_has_no_attention_terms(small, tmp_path):
         (["--backbone=resnet21"], "backbone='resnet21' is not known. Did you mean 'resnet"),
         (["--epochs=0"], "epochs=0: expected a positive number"),
         (["--config.optimizer.name=sdg"], "config.optimizer.name='sdg' is not known. Did you mean 'sgd'"),
-        (["--config.attention=papr"], "config.attention='papr' is not known. Did you mean 'paper'"),
-        (["--config.terms.theta=1.5"], "theta=1.5: expected a number from 0 to 1"),
+        (["--objective=papr"], "config.objective: objective='papr' is not known. Did you mean 'paper'"),
+        (["--config.objective.theta=1.5"], "config.objective: theta=1.5: expected a number from 0 to 1"),
+        (["--config.objective.last.warmup=2.0"], "config.objective: objective: last: warmup=2.0: expected a share"),
         # Before any data are looked for.
         (
-            ["--dataset=voc2012", "--config.terms.separation=rivla"],
+            ["--dataset=voc2012", "--config.objective.separation=rivla"],
             "separation='rivla' is not known. Did you mean 'rival'",
         ),
-        (["--dataset=voc2012", "--config.terms.mechanism=gradcam"], "'gradcam' is not known. Did you mean 'grad_cam'"),
+        (["--dataset=voc2012", "--config.objective.of=relativ"], "of='relativ' is not known. Did you mean 'relative'"),
         (
             ["--dataset=voc2012", "--config.optimizer.rate_for_batch=-32"],
             "config.optimizer.rate_for_batch=-32: expected a",
@@ -299,25 +298,28 @@ def test_history_is_cut_to_the_epochs_that_are_saved(tmp_path):
     assert checkpoints.read_history(tmp_path / "none.csv", 2) == []
 
 
-def test_recipes():
-    paper = recipes.recipe("paper").arguments(100)
-    assert paper["consistency"].weight == 1 and paper["consistency"].warmup_steps == 0 and paper["minimum_mass"] == 0
-    default = recipes.recipe("default").arguments(100)
-    assert default["separation"] == "rival" and default["separation_last"] == losses.Term(0.3, 10, 10)
-    assert default["separation_inner"].weight == default["consistency"].weight == 0
-    changed = recipes.recipe("default", {"warmup": 0.5, "theta": None}).arguments(100)
-    assert changed["separation_last"].warmup_steps == 50 and changed["theta"] == 0.8
+def test_objectives():
+    paper = sf.objective("paper")
+    assert (paper.separation, paper.inner, paper.last, paper.consistency) == ("overlap", *[sf.Term(1.0)] * 3)
+    assert paper.minimum_mass == 0
+    default = sf.objective("default")
+    assert default.separation == "rival" and default.last == sf.Term(0.3, warmup=0.1, ramp=0.1)
+    assert default.inner.weight == default.consistency.weight == 0
+    config = common.get_config()
+    config.objective.last.warmup = 0.5
+    changed = config_module.resolve(config).objective
+    assert changed.last == sf.Term(0.3, warmup=0.5, ramp=0.1) and changed.theta == 0.8
     for name, weight in (("default", 0.015), ("paper", 1)):
-        assert recipes.recipe(name).arguments(100, classes=20)["separation_last"].weight == pytest.approx(weight)
-    with pytest.raises(ValueError, match="changes='thta' is not known. Did you mean 'theta'"):
-        recipes.recipe("paper", {"thta": 1})
+        model = sf.SharpenFocus(tiny_classifier(20), name, multi_label=True)
+        (applied,) = (each for each in model.weights if each.name == "separation_last_weight")
+        assert float(applied) == pytest.approx(weight)
+    with pytest.raises(ValueError, match="'thta' is not known. Did you mean 'theta'"):
+        sf.objective("paper", thta=1)
     with pytest.raises(ValueError, match="warmup=2"):
-        recipes.recipe("paper", {"warmup": 2.0}).arguments(10)
+        sf.objective("paper", last={"warmup": 2.0})
 
 
 def test_every_config_is_complete_and_locked():
-    from configs import common
-
     keys = set(common.get_config().keys())
     for path in sorted(pathlib.Path(ROOT / "configs").glob("*.py")):
         if path.stem == "__init__":

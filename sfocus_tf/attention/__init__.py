@@ -1,32 +1,44 @@
 """Attention maps: how one is made, of which classes, and of which layers of a classifier."""
 
-from sfocus_tf.attention.cam import LINEAR, MECHANISMS, Attention, attention, check_mechanism, opposite, weighted
-from sfocus_tf.attention.classes import Classes, class_numbers, labelled_classes, predicted_classes, rival_of
-from sfocus_tf.attention.explanation import ExplainingModel, Explanation, Traced
-from sfocus_tf.attention.extractor import Maps, Observer
-from sfocus_tf.attention.regions import SMALLEST_FLOOR, graded_region, has_mass, resize_map, soft_mask
+from sfocus_tf.attention.cam import CAMS, LINEAR, Attention, check_cam, class_activation, opposite, weighted
+from sfocus_tf.attention.classes import (
+    Classes,
+    class_numbers,
+    labelled_classes,
+    named_classes,
+    predicted_classes,
+    rival_of,
+    trained_classes,
+)
+from sfocus_tf.attention.explanation import ExplainingModel, Explanation, LayerMaps, Traced
+from sfocus_tf.attention.extractor import EXPLAINED, AttentionExtractor, AttentionPair, Extracted
+from sfocus_tf.attention.regions import SMALLEST_FLOOR, has_mass, resize_map, soft_mask
 
 __all__ = [
+    "CAMS",
+    "EXPLAINED",
     "LINEAR",
-    "MECHANISMS",
     "SMALLEST_FLOOR",
     "Attention",
+    "AttentionExtractor",
+    "AttentionPair",
     "Classes",
     "ExplainingModel",
     "Explanation",
-    "Maps",
-    "Observer",
+    "Extracted",
+    "LayerMaps",
     "Traced",
-    "attention",
-    "check_mechanism",
+    "check_cam",
+    "class_activation",
     "class_numbers",
-    "graded_region",
     "has_mass",
     "labelled_classes",
+    "named_classes",
     "opposite",
     "predicted_classes",
     "resize_map",
     "rival_of",
     "soft_mask",
+    "trained_classes",
     "weighted",
 ]

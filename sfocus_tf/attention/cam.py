@@ -12,11 +12,6 @@ import tensorflow as tf
 
 from sfocus_tf.errors import unknown
 
-MECHANISMS = ("grad_cam", "grad_cam_positive", "grad_cam_plus_plus", "hires_cam", "layer_cam")
-
-# Those whose evidence is linear in the score: the evidence of a difference of scores is the difference of the evidence.
-LINEAR = ("grad_cam", "hires_cam")
-
 
 class Attention(NamedTuple):
     """The attention of one class at one layer.
@@ -34,45 +29,73 @@ class Attention(NamedTuple):
     capacity: tf.Tensor
 
 
-def check_mechanism(mechanism: str) -> str:
-    """Returns `mechanism`, or raises a `ValueError` with the nearest of `MECHANISMS`."""
-    if mechanism not in MECHANISMS:
-        raise unknown("attention", mechanism, MECHANISMS)
-    return mechanism
+def grad_cam(features: tf.Tensor, gradients: tf.Tensor) -> Attention:
+    """`alpha` is the mean of `g` over positions (Grad-CAM, equation 1)."""
+    return weighted(features, tf.reduce_mean(gradients, axis=(1, 2)))
 
 
-def attention(features: tf.Tensor, gradients: tf.Tensor, mechanism: str = "grad_cam") -> Attention:
+def grad_cam_positive(features: tf.Tensor, gradients: tf.Tensor) -> Attention:
+    """`alpha` is the mean of `ReLU(g)` over positions, as the public reproduction of the paper has it."""
+    return weighted(features, tf.reduce_mean(tf.nn.relu(gradients), axis=(1, 2)))
+
+
+def grad_cam_plus_plus(features: tf.Tensor, gradients: tf.Tensor) -> Attention:
+    """`alpha` is the sum of `ReLU(g) * g^2 / (2 g^2 + g^3 * sum F)` over positions.
+
+    Chattopadhay et al., WACV 2018, arXiv 1710.11063, equations 10, 11 and 19, without the factor `exp(Y)`, which scales
+    a whole map.
+    """
+    positive = tf.nn.relu(gradients)
+    # Only positions with g > 0 count, so g^2 cancels: no underflow, and nothing to divide by near zero.
+    mass = tf.nn.relu(tf.reduce_sum(features, axis=(1, 2), keepdims=True))
+    return weighted(features, tf.reduce_sum(positive / (2.0 + mass * positive), axis=(1, 2)))
+
+
+def hires_cam(features: tf.Tensor, gradients: tf.Tensor) -> Attention:
+    """`alpha` is `g` at each position: what each position adds to the score, to first order.
+
+    HiResCAM, Draelos and Carin 2020, arXiv 2011.08891. The same as Grad-CAM at the last layer of a network that ends in
+    average pooling and one dense layer.
+    """
+    return _summed(gradients * features)
+
+
+def layer_cam(features: tf.Tensor, gradients: tf.Tensor) -> Attention:
+    """`alpha` is `ReLU(g)` at each position (LayerCAM, Jiang et al., IEEE TIP 2021, equation 5)."""
+    return _summed(tf.nn.relu(gradients) * features)
+
+
+_CAMS = {function.__name__: function for function in (
+    grad_cam, grad_cam_positive, grad_cam_plus_plus, hires_cam, layer_cam
+)}  # fmt: skip
+CAMS = tuple(_CAMS)
+
+# Those whose evidence is linear in the score: the evidence of a difference of scores is the difference of the evidence.
+LINEAR = ("grad_cam", "hires_cam")
+
+
+def check_cam(cam: str) -> str:
+    """Returns `cam`, or raises a `ValueError` with the nearest of `CAMS`."""
+    if cam not in CAMS:
+        raise unknown("cam", cam, CAMS)
+    return cam
+
+
+def class_activation(features: tf.Tensor, gradients: tf.Tensor, cam: str = "grad_cam") -> Attention:
     """The attention `A = ReLU(sum_k alpha_k * F_k)` of one class.
-
-    What `alpha` is depends on the mechanism, with `g = dY/dF`:
-
-    - "grad_cam": the mean of `g` over positions (Grad-CAM, equation 1).
-    - "grad_cam_positive": the mean of `ReLU(g)`, as the public reproduction of the paper has it.
-    - "grad_cam_plus_plus": the sum of `ReLU(g) * g^2 / (2 g^2 + g^3 * sum F)` over positions (Chattopadhay et al.,
-      WACV 2018, arXiv 1710.11063, equations 10, 11 and 19), without its factor `exp(Y)`, which scales a whole map.
-    - "hires_cam": `g` at each position (HiResCAM, Draelos and Carin 2020, arXiv 2011.08891): what each position adds to
-      the score, to first order. The same as "grad_cam" at the last layer of a network that ends in average pooling
-      and one dense layer.
-    - "layer_cam": `ReLU(g)` at each position (Jiang et al., IEEE TIP 2021, equation 5).
 
     Args:
         features: `F`, feature maps after their activation, `[batch, height, width, channels]`, any float type.
-        gradients: `dY/dF` of one class's score, of the same shape.
-        mechanism: one of `MECHANISMS`.
+        gradients: `g = dY/dF` of one class's score, of the same shape.
+        cam: how `alpha` is made, one of `CAMS`; see the functions of these names.
 
     Returns:
         The map, its evidence and its capacity. Differentiable with respect to both arguments.
 
     Raises:
-        ValueError: unknown mechanism.
+        ValueError: an unknown `cam`.
     """
-    features, gradients = _at_least_float32(features), _at_least_float32(gradients)
-    if check_mechanism(mechanism) in ("hires_cam", "layer_cam"):
-        evidence = (gradients if mechanism == "hires_cam" else tf.nn.relu(gradients)) * features
-        total = tf.reduce_sum(evidence, axis=-1)
-        capacity = tf.reduce_sum(tf.abs(evidence), axis=(1, 2, 3))
-        return Attention(tf.nn.relu(total), total, tf.stop_gradient(capacity))
-    return weighted(features, _channel_weights(features, gradients, mechanism))
+    return _CAMS[check_cam(cam)](_at_least_float32(features), _at_least_float32(gradients))
 
 
 def weighted(features: tf.Tensor, alpha: tf.Tensor) -> Attention:
@@ -92,20 +115,15 @@ def weighted(features: tf.Tensor, alpha: tf.Tensor) -> Attention:
 
 
 def opposite(attended: Attention) -> Attention:
-    """The attention of minus the score, where the mechanism is one of `LINEAR`; of the same shapes."""
+    """The attention of minus the score, for a `cam` of `LINEAR`; of the same shapes."""
     return Attention(tf.nn.relu(-attended.evidence), -attended.evidence, attended.capacity)
 
 
-def _channel_weights(features: tf.Tensor, gradients: tf.Tensor, mechanism: str) -> tf.Tensor:
-    """`alpha`, `[batch, channels]`."""
-    if mechanism == "grad_cam":
-        return tf.reduce_mean(gradients, axis=(1, 2))
-    positive = tf.nn.relu(gradients)
-    if mechanism == "grad_cam_positive":
-        return tf.reduce_mean(positive, axis=(1, 2))
-    # Only positions with g > 0 count, so g^2 cancels: no underflow, and nothing to divide by near zero.
-    mass = tf.nn.relu(tf.reduce_sum(features, axis=(1, 2), keepdims=True))
-    return tf.reduce_sum(positive / (2.0 + mass * positive), axis=(1, 2))
+def _summed(evidence: tf.Tensor) -> Attention:
+    """The attention from the evidence of each channel at each position."""
+    total = tf.reduce_sum(evidence, axis=-1)
+    capacity = tf.reduce_sum(tf.abs(evidence), axis=(1, 2, 3))
+    return Attention(tf.nn.relu(total), total, tf.stop_gradient(capacity))
 
 
 def _at_least_float32(x: tf.Tensor) -> tf.Tensor:

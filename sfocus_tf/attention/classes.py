@@ -68,6 +68,34 @@ def _without_ignored(scores: tf.Tensor, labels: tf.Tensor, ignore_class: int | N
     return tf.where(labelled, numbers, predicted), labelled
 
 
+def trained_classes(
+    scores: tf.Tensor, labels: tf.Tensor, multi_label: bool = False, ignore_class: int | None = None
+) -> Classes:
+    """`labelled_classes`, with the predicted classes for images of several labels that lack one of the two.
+
+    Those are not valid, and count for no loss; they are explained all the same.
+    """
+    labelled = labelled_classes(scores, labels, multi_label, ignore_class)
+    if not multi_label:
+        return labelled
+    predicted = predicted_classes(scores, multi_label)
+    target = tf.where(labelled.valid, labelled.target, predicted.target)
+    return Classes(target, tf.where(labelled.valid, labelled.rival, predicted.rival), labelled.valid)
+
+
+def named_classes(scores: tf.Tensor, target_ids: tf.Tensor, rival_ids: tf.Tensor, multi_label: bool = False) -> Classes:
+    """Classes by their numbers, each `[batch]` int32; below 0 they are chosen by the scores.
+
+    Without a target both are the predicted ones; a rival that is not named, or is the target itself, is the best of the
+    other classes.
+    """
+    predicted = predicted_classes(scores, multi_label)
+    target = tf.where(target_ids < 0, predicted.target, target_ids)
+    rival = tf.where(target_ids < 0, predicted.rival, rival_of(scores, target))
+    chosen_here = (rival_ids < 0) | tf.equal(rival_ids, target)
+    return Classes(target, tf.where(chosen_here, rival, rival_ids), predicted.valid)
+
+
 def predicted_classes(scores: tf.Tensor, multi_label: bool = False) -> Classes:
     """The target and rival when no label is known: the predicted class, and the best of those not predicted.
 

@@ -39,20 +39,6 @@ def soft_mask(
     return tf.sigmoid(omega * (share - sigma))
 
 
-def graded_region(target_map: tf.Tensor) -> tf.Tensor:
-    """The target object's region by degrees, `A / max(A)`: the share of its maximum that the map reaches at each place.
-
-    Args:
-        target_map: `A(T)` of the last layer, `[batch, height, width]`, not negative.
-
-    Returns:
-        `[batch, height, width]` in [0, 1], zero all over a map without mass; a constant, which no gradient flows
-        through.
-    """
-    target_map = tf.stop_gradient(target_map)
-    return tf.math.divide_no_nan(target_map, tf.reduce_max(target_map, axis=(1, 2), keepdims=True))
-
-
 def resize_map(map_: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     """Bilinear resizing of `[batch, height, width]` to `[batch, *size]`, as `tf.image.resize` does it.
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from sfocus_tf.attention import Explanation
+from sfocus_tf.attention import Explanation, LayerMaps
 from sfocus_tf.data import Data
 from sfocus_tf.evaluation import classification, faithfulness, localisation, overlap
 from sfocus_tf.model import SharpenFocus
@@ -109,7 +109,7 @@ def evaluate(
     data: Data,
     faithfulness_steps: int = 0,
     on_batch: Callable[[int], None] | None = None,
-    relative: bool = False,
+    of: str = "score",
 ) -> Evaluation:
     """Runs a classifier over a split once and measures everything that the data allow.
 
@@ -119,8 +119,8 @@ def evaluate(
             has boxes or masks of the objects, for every class that a picture has.
         faithfulness_steps: steps of insertion and deletion (16 is usual; each costs two passes), 0 for neither.
         on_batch: called with the number of batches done, after each.
-        relative: of the maps of what tells a class from the others; see `SharpenFocus.explain`. What is added
-            to all scores of a picture then changes no measure.
+        of: what the maps explain, as in `SharpenFocus.explain`. What is added to all scores of a picture changes no
+            measure of "relative" maps.
 
     Returns:
         The measures.
@@ -128,7 +128,7 @@ def evaluate(
     Raises:
         TypeError: data that `sfocus_tf.data.load` did not give.
         ValueError: data in training order, without `regions`, or with another number of classes than the model; or
-            `relative` with several labels.
+            relative maps of several labels.
     """
     if not isinstance(data, Data):
         raise TypeError(f"data: expected sfocus_tf.data.load(..., regions=True), got {type(data).__name__}.")
@@ -140,9 +140,12 @@ def evaluate(
             f"{_several(model.multi_label)}."
         )
     parts: list[dict[str, np.ndarray]] = []
+    explanations: list[Explanation] = []
     pictures = 0
     for done, batch in enumerate(data.batches.as_numpy_iterator(), start=1):
-        parts.append(_measure_batch(model, batch, faithfulness_steps, relative))
+        explanation, measured = _measure_batch(model, batch, faithfulness_steps, of)
+        explanations.append(explanation)
+        parts.append(measured)
         parts[-1]["pairs"][:, 0] += pictures
         pictures += len(batch["label"])
         if on_batch is not None:
@@ -155,7 +158,7 @@ def evaluate(
     return Evaluation(
         data.class_names,
         joined["label"],
-        Explanation(*(joined[f"explanation/{key}"] for key in Explanation._fields)),
+        keras.tree.map_structure(lambda *values: np.concatenate(values), *explanations),
         joined["valid"],
         group("confusion/"),
         joined["pairs"],
@@ -172,15 +175,12 @@ def countable(batch: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _measure_batch(
-    model: SharpenFocus, batch: dict[str, np.ndarray], steps: int, relative: bool
-) -> dict[str, np.ndarray]:
+    model: SharpenFocus, batch: dict[str, np.ndarray], steps: int, of: str
+) -> tuple[Explanation, dict[str, np.ndarray]]:
     images, label = batch["image"], countable(batch)
-    explained = model.explain_labelled_on_batch(images, label, relative=relative)
-    observed = {key: value.numpy() for key, value in explained.items()}
-    result = {f"explanation/{key}": observed[key] for key in Explanation._fields}
-    result |= {"label": label, "valid": observed["valid"]}
-    for layer in LAYERS:
-        target, rival = observed[f"target_{layer}"], observed[f"rival_{layer}"]
+    explanation, valid = keras.tree.map_structure(np.asarray, model.explain_labelled_on_batch(images, label, of=of))
+    result = {"label": label, "valid": valid}
+    for layer, (target, rival) in _by_layer(explanation).items():
         result |= {
             f"confusion/overlap_{layer}": overlap.region_iou(target, rival),
             f"confusion/rank_correlation_{layer}": overlap.rank_correlation(target, rival),
@@ -188,7 +188,7 @@ def _measure_batch(
             f"confusion/no_target_{layer}": (target.max(axis=(1, 2)) <= 0).astype(float),
             f"confusion/no_rival_{layer}": (rival.max(axis=(1, 2)) <= 0).astype(float),
         }
-    result |= _localise(model, batch, observed)
+    result |= _localise(model, batch, explanation, valid, of)
     if steps:
 
         def probabilities(pictures: np.ndarray) -> np.ndarray:
@@ -196,20 +196,26 @@ def _measure_batch(
             squash = keras.ops.sigmoid if model.multi_label else keras.ops.softmax
             return keras.ops.convert_to_numpy(squash(scores))
 
-        arguments = (probabilities, images, observed["target_last"], observed["target"], steps)
+        arguments = (probabilities, images, explanation.last.target, explanation.target, steps)
         result["faithfulness/insertion"] = faithfulness.insertion(*arguments)
         result["faithfulness/deletion"] = faithfulness.deletion(*arguments)
-    return result
+    return explanation, result
 
 
-def _localise(model: SharpenFocus, batch: dict[str, np.ndarray], observed: dict[str, np.ndarray]) -> dict[str, Any]:
+def _by_layer(explanation: Explanation) -> dict[str, LayerMaps]:
+    return dict(zip(LAYERS, (explanation.inner, explanation.last), strict=True))
+
+
+def _localise(
+    model: SharpenFocus, batch: dict[str, np.ndarray], explanation: Explanation, valid: np.ndarray, of: str
+) -> dict[str, Any]:
     """Localisation of every class of every picture whose place is known, with `pairs`."""
     images, label = batch["image"], countable(batch)
     size = images.shape[1:3]
     if not batch.keys() & {"boxes", "mask"}:
         return {"pairs": np.zeros((0, 2), int)}
     present = label > 0.5 if label.ndim == 2 else label[:, np.newaxis] == np.arange(model.num_classes)
-    pairs = np.argwhere(present & observed["valid"][:, np.newaxis])
+    pairs = np.argwhere(present & valid[:, np.newaxis])
     if "boxes" in batch:
         boxes, box_labels, wanted = batch["boxes"][pairs[:, 0]], batch["box_labels"][pairs[:, 0]], pairs[:, 1]
         inside = localisation.inside_boxes(boxes, box_labels, wanted, size)
@@ -220,7 +226,7 @@ def _localise(model: SharpenFocus, batch: dict[str, np.ndarray], observed: dict[
         wanted = np.zeros(len(pairs), int)
     known = inside.any(axis=(1, 2))
     pairs, inside, boxes, box_labels, wanted = (array[known] for array in (pairs, inside, boxes, box_labels, wanted))
-    maps = _maps_of(model, images, pairs, observed)
+    maps = _maps_of(model, images, pairs, explanation, of)
     result: dict[str, Any] = {"pairs": pairs}
     for layer in LAYERS:
         resized = localisation.at_resolution(maps[layer], size)
@@ -236,15 +242,15 @@ def _localise(model: SharpenFocus, batch: dict[str, np.ndarray], observed: dict[
 
 
 def _maps_of(
-    model: SharpenFocus, images: np.ndarray, pairs: np.ndarray, observed: dict[str, np.ndarray]
+    model: SharpenFocus, images: np.ndarray, pairs: np.ndarray, explanation: Explanation, of: str
 ) -> dict[str, np.ndarray]:
     """Maps of each pair by layer; those of the labelled classes are there, only others' are computed."""
-    maps = {layer: observed[f"target_{layer}"][pairs[:, 0]] for layer in LAYERS}
-    others = np.flatnonzero(observed["target"][pairs[:, 0]] != pairs[:, 1])
+    maps = {layer: pair.target[pairs[:, 0]] for layer, pair in _by_layer(explanation).items()}
+    others = np.flatnonzero(explanation.target[pairs[:, 0]] != pairs[:, 1])
     if len(others):
-        found = model.explain(images[pairs[others, 0]], class_ids=pairs[others, 1], batch_size=len(images))
-        for layer in LAYERS:
-            maps[layer][others] = getattr(found, f"target_{layer}")
+        found = model.explain(images[pairs[others, 0]], class_ids=pairs[others, 1], batch_size=len(images), of=of)
+        for layer, pair in _by_layer(found).items():
+            maps[layer][others] = pair.target
     return maps
 
 

@@ -1,29 +1,23 @@
 """The attention losses, when each is applied, and the objectives made of them."""
 
-from sfocus_tf.losses.attention_losses import (
-    SEPARATIONS,
-    consistency_loss,
-    difference_loss,
-    margin_loss,
-    rival_loss,
-    separation_loss,
-)
-from sfocus_tf.losses.recipes import RECIPES, Recipe, recipe
+from sfocus_tf.losses.attention_losses import consistency_loss, rival_loss, separation_loss
+from sfocus_tf.losses.objective import OBJECTIVES, SEPARATIONS, Objective, objective
 from sfocus_tf.losses.schedule import Term
-from sfocus_tf.losses.terms import SHARES, TERMS, Settings
+from sfocus_tf.losses.terms import SHARES, TERMS, BatchTerms, batch_terms, image_terms, no_terms
 
 __all__ = [
-    "RECIPES",
+    "OBJECTIVES",
     "SEPARATIONS",
     "SHARES",
     "TERMS",
-    "Recipe",
-    "Settings",
+    "BatchTerms",
+    "Objective",
     "Term",
+    "batch_terms",
     "consistency_loss",
-    "difference_loss",
-    "margin_loss",
-    "recipe",
+    "image_terms",
+    "no_terms",
+    "objective",
     "rival_loss",
     "separation_loss",
 ]

@@ -1,4 +1,4 @@
-"""When and how strongly a term of the objective is applied."""
+"""When, and with how much weight, a term of the objective is applied."""
 
 import dataclasses
 
@@ -7,40 +7,56 @@ import tensorflow as tf
 
 @dataclasses.dataclass(frozen=True)
 class Term:
-    """The weight of one loss term over the steps of training.
+    """The weight of one loss term over a run of training.
 
     Attributes:
-        weight: its factor in the total loss, not negative; 1.0 in the paper.
-        warmup_steps: steps before it is applied at all.
-        ramp_steps: steps in which its weight then grows linearly from 0 to `weight`.
-        every_steps: k to apply it each k-th step only, with k times the weight (lazy regularisation; Karras et al.,
-            CVPR 2020, arXiv 1912.04958, appendix B). No attention is computed in a step in which no term is due.
+        weight: its factor in the total loss, 0 or more; 1.0 in the paper.
+        warmup: share of the run before it is applied at all, in [0, 1].
+        ramp: share of the run over which its weight then grows linearly from 0 to `weight`, in [0, 1].
+        every_steps: k to apply it every k-th step only, with k times the weight (lazy regularisation; Karras et al.,
+            CVPR 2020, arXiv 1912.04958, appendix B). A step in which no term is due computes no attention.
+
+    Raises:
+        ValueError: a value out of its range.
     """
 
     weight: float = 1.0
-    warmup_steps: int = 0
-    ramp_steps: int = 0
+    warmup: float = 0.0
+    ramp: float = 0.0
     every_steps: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in (("weight", 0), ("warmup_steps", 0), ("ramp_steps", 0), ("every_steps", 1)):
-            value = getattr(self, name)
-            if not value >= least:
-                raise ValueError(f"{name}={value!r}: expected a number of {least} or more.")
+        if not self.weight >= 0:
+            raise ValueError(f"weight={self.weight!r}: expected a number of 0 or more.")
+        for name in ("warmup", "ramp"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected a share of the run, from 0 to 1.")
+        if self.every_steps < 1 or self.every_steps != int(self.every_steps):
+            raise ValueError(f"every_steps={self.every_steps!r}: expected a whole number of 1 or more.")
 
     @property
     def always_due(self) -> bool:
-        """Whether it counts in each step, the first one included."""
-        return self.warmup_steps == 0 and self.ramp_steps == 0 and self.every_steps == 1
+        """Whether it counts in every step, the first one included."""
+        return self.warmup == 0 and self.ramp == 0 and self.every_steps == 1
 
-    def ramp(self, step: tf.Tensor) -> tf.Tensor:
-        """The share of the weight that counts at `step` (a scalar integer): 0 in warm-up, 1 after the ramp."""
-        into = tf.cast(step - self.warmup_steps, tf.float32)
-        if self.ramp_steps == 0:
-            return tf.cast(into >= 0, tf.float32)
-        return tf.clip_by_value(into / self.ramp_steps, 0.0, 1.0)
+    def ramp_at(self, step: tf.Tensor, steps: tf.Tensor | int) -> tf.Tensor:
+        """The share of the weight that counts at a step: 0 in warm-up, 1 after the ramp.
 
-    def boost(self, step: tf.Tensor) -> tf.Tensor:
+        Args:
+            step: number of the step in the run, a scalar int64.
+            steps: of the whole run, a scalar int64; 0 where that is not known, and the whole weight counts.
+        """
+        into = tf.cast(step - _share(self.warmup, steps), tf.float32)
+        ramp = tf.cast(_share(self.ramp, steps), tf.float32)
+        grown = tf.clip_by_value(tf.math.divide_no_nan(into, ramp), 0.0, 1.0)
+        return tf.where(ramp > 0, grown, tf.cast(into >= 0, tf.float32))
+
+    def boost_at(self, step: tf.Tensor, steps: tf.Tensor | int) -> tf.Tensor:
         """What makes up for the steps left out: `every_steps` where `step` is one of the k-th, else 0."""
-        due = tf.equal((step - self.warmup_steps) % self.every_steps, 0)
+        due = tf.equal((step - _share(self.warmup, steps)) % self.every_steps, 0)
         return tf.cast(due, tf.float32) * float(self.every_steps)
+
+
+def _share(share: float, steps: tf.Tensor | int) -> tf.Tensor:
+    """A share of the run as whole steps."""
+    return tf.cast(tf.round(share * tf.cast(steps, tf.float64)), tf.int64)

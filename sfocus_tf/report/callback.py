@@ -68,8 +68,7 @@ class AttentionImages(keras.callbacks.Callback):
         with tf.summary.create_file_writer(self.log_dir).as_default(step=epoch):
             tf.summary.image("attention", picture[np.newaxis])
             for name, measure in measures.items():
-                for layer in ("inner", "last"):
-                    maps = [getattr(explanation, f"{role}_{layer}") for role in ("target", "rival")]
+                for layer, maps in (("inner", explanation.inner), ("last", explanation.last)):
                     values = measure(*maps)
                     if not np.isnan(values).all():
                         tf.summary.scalar(f"attention/{name}_{layer}", np.nanmean(values))

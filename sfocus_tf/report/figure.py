@@ -63,7 +63,7 @@ def attention_figure(
     if np.issubdtype(images.dtype, np.floating) and images.max(initial=0) <= 1:
         images = images * 255.0
     if not layers:
-        inner = {"inner": "inner layer"} if explanation.target_inner.size else {}
+        inner = {"inner": "inner layer"} if explanation.inner.target.size else {}
         layers = inner | {"last": "last layer"}
     rows, columns = len(images), 1 + 2 * len(layers)
     figure = Figure(figsize=(2.2 * columns, 2.5 * rows + 0.2), layout="constrained")
@@ -76,7 +76,7 @@ def attention_figure(
         axes[row, 0].set_title("picture" if labels is None else f"label: {labels[row]}", fontsize=8)
         column = 1
         for layer, shown in layers.items():
-            maps = [getattr(explanation, f"{role}_{layer}")[row] for role in ("target", "rival")]
+            maps = [each[row] for each in (explanation.inner if layer == "inner" else explanation.last)]
             overlap = float(region_iou(maps[0][np.newaxis], maps[1][np.newaxis])[0])
             numbers = (int(explanation.target[row]), int(explanation.rival[row]))
             for role, map_, number, colour in zip(

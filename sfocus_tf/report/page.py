@@ -219,10 +219,10 @@ def _card(
                 "overlap": {layer: _overlap(evaluation.confusion[f"overlap_{layer}"][number]) for layer in _LAYERS},
                 "maps": {
                     layer: {
-                        role: _tinted(getattr(explanation, f"{role}_{layer}")[number], colour)
-                        for role, colour in (("target", TARGET_COLOUR), ("rival", RIVAL_COLOUR))
+                        "target": _tinted(pair.target[number], TARGET_COLOUR),
+                        "rival": _tinted(pair.rival[number], RIVAL_COLOUR),
                     }
-                    for layer in _LAYERS
+                    for layer, pair in zip(_LAYERS, (explanation.inner, explanation.last), strict=True)
                 },
             }
         )

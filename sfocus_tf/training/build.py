@@ -1,32 +1,63 @@
-"""The data, model and optimizer that a config describes."""
+"""The data and the compiled model that a config describes."""
 
+import dataclasses
 import pathlib
 from typing import Any
 
 import keras
-import ml_collections
 
-from sfocus_tf import backbones, distribution, saved_models
+from sfocus_tf import backbones, data, distribution, saved_models
 from sfocus_tf.data import Data
-from sfocus_tf.losses import TERMS, recipe
 from sfocus_tf.model import SharpenFocus
+from sfocus_tf.training.config import Config
 
 
-def model(config: ml_collections.ConfigDict, train: Data, start: pathlib.Path | None) -> SharpenFocus:
-    """The compiled model, with weights from the file `start` where there is one."""
-    imagenet = "imagenet" if config.weights == "imagenet" else None
-    classifier = backbones.create(config.backbone, len(train.class_names), train.image_size, imagenet, config.dropout)
+def splits(config: Config) -> dict[str, Data]:
+    """The splits of the data set by name: "train", "test", and "validation" where images are held out for it."""
+    names = ("train", "validation", "test") if config.validation_fraction else ("train", "test")
+    options: dict[str, Any] = {
+        "data_dir": config.data_dir,
+        "batch_size": config.batch_size,
+        "image_size": config.image_size,
+        "augmentation": config.augmentation,
+        "center_crop": config.center_crop,
+        "validation_fraction": config.validation_fraction,
+        "examples": config.examples,
+        "skip_corrupt": config.skip_corrupt,
+        "check_pictures": config.check_pictures,
+        "seed": config.seed,
+    }
+    return {name: data.load(config.dataset, name, **options) for name in names}
+
+
+def start_file(weights: str | None) -> pathlib.Path | None:
+    """The file that `config.weights` names, or `None` where it names none."""
+    if weights in (None, "none", "imagenet"):
+        return None
+    try:
+        return saved_models.model_file(weights)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"config.weights={weights!r}: no such file. Expected imagenet, none, a .keras file or a workdir."
+        ) from error
+
+
+def model(config: Config, train: Data, start: pathlib.Path | None) -> SharpenFocus:
+    """The compiled model, with the weights of the file `start` where there is one."""
+    classifier = backbones.create(
+        config.backbone, len(train.class_names), train.image_size, config.initial_weights, config.dropout
+    )
     for layer in distribution.normalisations(classifier):
         layer.synchronized = config.synchronized
     if start is not None:
         saved_models.start_from(classifier, start)
-    steps = config.epochs * train.steps
-    classes = len(train.class_names) if train.multi_label else 1
-    arguments = recipe(config.attention, config.terms.to_dict()).arguments(steps, classes)
-    if config.method == "cross_entropy":
-        # With all weights zero each step is exactly one of plain Keras.
-        arguments |= dict.fromkeys(TERMS, 0.0)
-    model = SharpenFocus(classifier, config.inner_layer, config.last_layer, multi_label=train.multi_label, **arguments)
+    model = SharpenFocus(
+        classifier,
+        dataclasses.replace(config.objective, steps=config.epochs * train.steps),
+        inner_layer=config.inner_layer,
+        last_layer=config.last_layer,
+        multi_label=train.multi_label,
+    )
     loss: keras.losses.Loss
     if train.multi_label:
         loss = keras.losses.BinaryCrossentropy(from_logits=True)
@@ -41,17 +72,11 @@ def model(config: ml_collections.ConfigDict, train: Data, start: pathlib.Path | 
     return model
 
 
-def learning_rate(config: ml_collections.ConfigDict) -> float:
-    """The learning rate for the batch size, scaled linearly (Goyal et al. 2017) where the config asks for it."""
-    settings = config.optimizer
-    return settings.learning_rate * config.batch_size / (settings.rate_for_batch or config.batch_size)
-
-
-def optimizer(config: ml_collections.ConfigDict, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+def optimizer(config: Config, steps_per_epoch: int) -> keras.optimizers.Optimizer:
     """The optimizer, with its schedule over the whole run."""
     settings = config.optimizer
     total, warmup = config.epochs * steps_per_epoch, round(settings.warmup_epochs * steps_per_epoch)
-    rate: Any = learning_rate(config)
+    rate: Any = settings.rate
     if settings.schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(
             0.0 if warmup else rate, max(total - warmup, 1), warmup_target=rate if warmup else None, warmup_steps=warmup

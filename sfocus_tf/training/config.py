@@ -1,54 +1,167 @@
-"""Checks a config, before any work is done."""
+"""The config of a run: checked and resolved once, before any work is done, and frozen from then on."""
 
+import dataclasses
+import json
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import ml_collections
 
 from sfocus_tf import backbones, data, distribution
-from sfocus_tf.attention import check_mechanism
 from sfocus_tf.errors import unknown
-from sfocus_tf.losses import RECIPES, Settings, recipe
+from sfocus_tf.losses import Objective, Term, objective
 
 METHODS = ("icasc", "cross_entropy")
-
-
 OPTIMIZERS = ("sgd", "adamw")
-
-
 SCHEDULES = ("cosine", "step", "constant")
+_PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+# What changes nothing about the result of a run.
+_OF_NO_EFFECT = ("attention_images_every", "check_pictures", "strategy", "devices")
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Raises a `ValueError` for a setting that is not valid, before any work is done."""
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """The keys of `config.optimizer`, as `configs/common.py` explains them, and what follows from them.
+
+    Attributes:
+        rate: the learning rate for the batch size, scaled linearly (Goyal et al. 2017) where the config asks for it.
+    """
+
+    name: str
+    learning_rate: float
+    rate_for_batch: int | None
+    schedule: str
+    drops: tuple[float, ...]
+    warmup_epochs: float
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    clip_norm: float
+    rate: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The keys of a config, as `configs/common.py` explains them.
+
+    Attributes:
+        objective: of `config.objective`; without weights for cross-entropy.
+        given: all keys as they were given, for JSON.
+    """
+
+    dataset: str
+    data_dir: str | None
+    method: str
+    seed: int
+    deterministic: bool
+    precision: str
+    jit_compile: bool
+    strategy: str
+    devices: tuple[str, ...]
+    synchronized: bool
+    epochs: int
+    batch_size: int
+    image_size: int | None
+    augmentation: str | None
+    center_crop: float | None
+    validation_fraction: float
+    attention_images_every: int
+    examples: int | None
+    check_pictures: bool
+    skip_corrupt: bool
+    backbone: str
+    weights: str | None
+    dropout: float
+    inner_layer: str | None
+    last_layer: str | None
+    optimizer: OptimizerConfig
+    objective: Objective
+    given: dict[str, Any]
+
+    @property
+    def initial_weights(self) -> str | None:
+        """What the backbone begins with: "imagenet", or `None` for random weights or those of a file."""
+        return "imagenet" if self.weights == "imagenet" else None
+
+    @property
+    def objective_used(self) -> dict[str, Any] | None:
+        """The objective spelt out, as the same name may stand for another one in another version; `None` without."""
+        return dataclasses.asdict(self.objective) if self.method == "icasc" else None
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides the result of a run: the same for runs that may go on in one workdir."""
+        kept = {key: value for key, value in self.given.items() if key not in _OF_NO_EFFECT}
+        kept["objective"] = self.objective_used
+        if self.data_dir:
+            kept["data_dir"] = str(pathlib.Path(self.data_dir).expanduser().resolve())
+        return kept
+
+
+def resolve(config: ml_collections.ConfigDict) -> Config:
+    """Checks a config and resolves it.
+
+    Args:
+        config: every key of `configs/common.py`.
+
+    Raises:
+        ValueError: a setting that is not valid.
+    """
+    keys = {key: value for key, value in config.items() if key not in ("optimizer", "objective")}
+    keys["devices"] = tuple(config.devices)
+    optimizer = dict(config.optimizer) | {"drops": tuple(config.optimizer.drops)}
+    _check_names(config)
+    _check_numbers(config)
+    optimizer["rate"] = (
+        optimizer["learning_rate"] * config.batch_size / (optimizer["rate_for_batch"] or config.batch_size)
+    )
+    return Config(
+        **keys,
+        optimizer=OptimizerConfig(**optimizer),
+        objective=_objective(config),
+        given=json.loads(config.to_json()),
+    )
+
+
+def _objective(config: ml_collections.ConfigDict) -> Objective:
+    """The objective that a config describes; all weights are zero for cross-entropy."""
+    settings = config.objective.to_dict()
+    name = settings.pop("name")
+    changes = {}
+    for key, value in settings.items():
+        given = {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+        if given not in (None, {}):
+            changes[key] = given
+    try:
+        chosen = objective(name, **changes)
+    except ValueError as error:
+        raise ValueError(f"config.objective: {error}") from error
+    if config.method == "cross_entropy":  # then each step is exactly one of plain Keras
+        return dataclasses.replace(chosen, inner=Term(0.0), last=Term(0.0), consistency=Term(0.0))
+    return chosen
+
+
+def _check_names(config: ml_collections.ConfigDict) -> None:
+    """Raises a `ValueError` for a name that is not known."""
     backbones.check(config.backbone, "imagenet" if config.weights == "imagenet" else None)
     for key, value, valid in (
         ("method", config.method, METHODS),
-        ("config.attention", config.attention, RECIPES),
         ("config.optimizer.name", config.optimizer.name, OPTIMIZERS),
         ("config.optimizer.schedule", config.optimizer.schedule, SCHEDULES),
         ("strategy", config.strategy, distribution.STRATEGIES),
-        ("config.precision", config.precision, ("float32", "mixed_float16", "mixed_bfloat16")),
+        ("config.precision", config.precision, _PRECISIONS),
     ):
         if value not in valid:
             raise unknown(key, value, valid)
     if config.augmentation not in (None, *data.AUGMENTATIONS):
         raise unknown("config.augmentation", config.augmentation, data.AUGMENTATIONS)
-    for key in ("epochs", "batch_size"):
-        if config[key] < 1:
-            raise ValueError(f"{key}={config[key]}: expected a positive number.")
-    _check_numbers(config)
-    drops = list(config.optimizer.drops)
-    if drops != sorted(drops) or not all(0 < share < 1 for share in drops):
-        raise ValueError(f"config.optimizer.drops={tuple(drops)}: expected shares of the run, from 0 to 1, ascending.")
-    terms = recipe(config.attention, config.terms.to_dict())
-    terms.arguments(1)
-    check_mechanism(terms.mechanism)
-    Settings(terms.separation, terms.sigma, terms.omega, terms.theta, terms.minimum_mass)
 
 
 def _check_numbers(config: ml_collections.ConfigDict) -> None:
     """Raises a `ValueError` for a number out of its range."""
+    for key in ("epochs", "batch_size"):
+        if config[key] < 1:
+            raise ValueError(f"{key}={config[key]}: expected a positive number.")
     positive: tuple[Callable[[Any], bool], str] = (lambda x: x is None or x >= 1, "a positive number")
     not_negative: tuple[Callable[[Any], bool], str] = (lambda x: x >= 0, "0 or more")
     rate: tuple[Callable[[Any], bool], str] = (lambda x: 0 <= x < 1, "a number from 0 to below 1")
@@ -69,3 +182,6 @@ def _check_numbers(config: ml_collections.ConfigDict) -> None:
     ):
         if not valid(value):
             raise ValueError(f"config.{key}={value}: expected {expected}.")
+    drops = list(optimizer.drops)
+    if drops != sorted(drops) or not all(0 < share < 1 for share in drops):
+        raise ValueError(f"config.optimizer.drops={tuple(drops)}: expected shares of the run, from 0 to 1, ascending.")

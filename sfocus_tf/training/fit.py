@@ -4,18 +4,18 @@ import math
 import pathlib
 
 import keras
-import ml_collections
 
 from sfocus_tf import distribution, report
 from sfocus_tf.data import Data
 from sfocus_tf.model import SharpenFocus
 from sfocus_tf.training import checkpoints, interruption, results
 from sfocus_tf.training.checkpoints import Position
+from sfocus_tf.training.config import Config
 from sfocus_tf.training.progress import Progress, Seconds
 
 
 def fit(
-    config: ml_collections.ConfigDict,
+    config: Config,
     model: SharpenFocus,
     splits: dict[str, Data],
     folder: pathlib.Path,
@@ -85,7 +85,7 @@ def _checkpoint(splits: dict[str, Data], written: pathlib.Path, rows: list[dict[
 
 
 def _logs(
-    config: ml_collections.ConfigDict, validation: Data | None, folder: pathlib.Path, append: bool
+    config: Config, validation: Data | None, folder: pathlib.Path, append: bool
 ) -> list[keras.callbacks.Callback]:
     """What shows and writes how training goes."""
     return [
@@ -96,9 +96,7 @@ def _logs(
     ]
 
 
-def _attention_images(
-    config: ml_collections.ConfigDict, validation: Data | None, folder: pathlib.Path
-) -> list[keras.callbacks.Callback]:
+def _attention_images(config: Config, validation: Data | None, folder: pathlib.Path) -> list[keras.callbacks.Callback]:
     """What logs attention in some validation pictures, where the config asks for it and there are any."""
     if not config.attention_images_every or validation is None:
         return []

@@ -1,14 +1,12 @@
 """What a run leaves behind: its results as JSON and as a table, and a picture of what the network looked at."""
 
 import dataclasses
-import json
 import math
 import pathlib
 import platform
 from typing import Any
 
 import keras
-import ml_collections
 import numpy as np
 import tensorflow as tf
 
@@ -17,6 +15,7 @@ from sfocus_tf import evaluation, report
 from sfocus_tf.data import Data
 from sfocus_tf.model import SharpenFocus
 from sfocus_tf.training import checkpoints
+from sfocus_tf.training.config import Config
 
 _SHOWN = 8  # pictures in the figure
 # What the table has; results.json has every measure.
@@ -43,7 +42,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def collect(
-    config: ml_collections.ConfigDict,
+    config: Config,
     model: SharpenFocus,
     splits: dict[str, Data],
     folder: pathlib.Path,
@@ -80,7 +79,7 @@ def collect(
         "test_loss": float(model.loss(np.nan_to_num(measured.labels, nan=1.0), measured.explanation.scores)),
         "best": best,
         "seconds": seconds,
-        "recipe": json.loads((folder / "config.json").read_text())["recipe"],
+        "objective": config.objective_used,
         "layers": {"inner": model.inner_layer, "last": model.last_layer},
         "versions": {
             "sfocus_tf": sfocus_tf.__version__,
@@ -93,7 +92,7 @@ def collect(
             "devices": [d.device_type for d in tf.config.list_physical_devices()],
             "replicas": model.distribute_strategy.num_replicas_in_sync,
         },
-        "config": json.loads(config.to_json()),
+        "config": config.given,
     }
 
 

@@ -9,11 +9,11 @@ import keras
 import ml_collections
 import tensorflow as tf
 
-from sfocus_tf import data, distribution, saved_models
+from sfocus_tf import distribution
 from sfocus_tf.data import Data
 from sfocus_tf.model import SharpenFocus
 from sfocus_tf.training import build, checkpoints, interruption, results
-from sfocus_tf.training.config import check
+from sfocus_tf.training.config import Config, resolve
 from sfocus_tf.training.fit import fit
 from sfocus_tf.training.workdir import WorkdirError, prepare, refuse_other
 
@@ -41,23 +41,23 @@ def run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[
         StoppedError: SIGTERM came; the same call goes on.
         WorkerLostError: another worker is gone.
     """
-    check(config)
-    strategy = distribution.strategy(config.strategy, config.devices)
+    resolved = resolve(config)
+    strategy = distribution.strategy(resolved.strategy, resolved.devices)
     chief = distribution.is_chief(strategy)
     stop = interruption.Stop()
     with stop.caught():  # only now, as TensorFlow's service for several workers catches signals itself
-        folder = prepare(config, pathlib.Path(workdir).expanduser(), chief)
+        folder = prepare(resolved.identity(), pathlib.Path(workdir).expanduser(), chief)
         try:
             if not (folder / "results.json").exists():
                 with interruption.told_of_lost_workers(strategy):
-                    _run(config, folder, strategy, stop)
+                    _run(resolved, folder, strategy, stop)
             return json.loads((folder / "results.json").read_text()) if chief else None
         except (OSError, tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError) as error:
             if not _of_writing(error, folder):
                 raise
             raise WorkdirError(f"workdir={str(folder)!r} can no longer be written: {error}") from error
         except tf.errors.InvalidArgumentError as error:
-            if config.check_pictures or "decodeimage" not in str(error).lower():
+            if resolved.check_pictures or "decodeimage" not in str(error).lower():
                 raise
             raise ValueError(
                 "a picture cannot be decoded. Once with --config.check_pictures=true says which, before training; "
@@ -74,9 +74,7 @@ def _of_writing(error: Exception, folder: pathlib.Path) -> bool:
     return error.errno in _NOT_WRITABLE and inside
 
 
-def _run(
-    config: ml_collections.ConfigDict, folder: pathlib.Path, strategy: tf.distribute.Strategy, stop: interruption.Stop
-) -> None:
+def _run(config: Config, folder: pathlib.Path, strategy: tf.distribute.Strategy, stop: interruption.Stop) -> None:
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.seed)
@@ -84,13 +82,13 @@ def _run(
     chief = distribution.is_chief(strategy)
     resumed = (folder / "last.keras").exists()
     # Before the data are read, which may take long. A run that goes on needs no other's weights.
-    start = None if resumed else _weights_to_start_from(config)
-    splits = _data(config, chief)
+    start = None if resumed else build.start_file(config.weights)
+    splits = build.splits(config)
     with strategy.scope():
         model = build.model(config, splits["train"], start)
     _refuse_empty_replicas(model, splits["train"], strategy.num_replicas_in_sync)
     if chief:
-        print(_about_replicas(config, strategy, splits["train"].image_size), flush=True)
+        print(_about_replicas(config, strategy, splits), flush=True)
     position = _go_on(folder, model, splits, strategy) if resumed else checkpoints.Position(0)
     _refuse_disagreement(folder, position, splits, strategy)
     if chief:
@@ -135,20 +133,23 @@ def _refuse_disagreement(
         )
 
 
-def _about_replicas(config: ml_collections.ConfigDict, strategy: tf.distribute.Strategy, size: int) -> str:
-    """What is spread over how many replicas, in a line."""
-    replicas = strategy.num_replicas_in_sync
-    rate = f"learning rate {build.learning_rate(config):g}"
-    if config.optimizer.rate_for_batch:
-        rate += f" ({config.optimizer.learning_rate:g} for {config.optimizer.rate_for_batch} pictures a batch)"
+def _about_replicas(config: Config, strategy: tf.distribute.Strategy, splits: dict[str, Data]) -> str:
+    """What is left out, and what is spread over how many replicas, in lines."""
+    lines = [
+        f"{name}: left out {len(part.source.skipped)} corrupt picture(s), such as {part.source.skipped[0]}"
+        for name, part in splits.items()
+        if part.source.skipped
+    ]
+    replicas, settings, size = strategy.num_replicas_in_sync, config.optimizer, splits["train"].image_size
+    rate = f"learning rate {settings.rate:g}"
+    if settings.rate_for_batch:
+        rate += f" ({settings.learning_rate:g} for {settings.rate_for_batch} pictures a batch)"
     rate += f"; {config.backbone}, {size}x{size} pixels"
     if replicas == 1:
-        return f"one device; {config.batch_size} pictures a batch; {rate}"
+        return "\n".join([*lines, f"one device; {config.batch_size} pictures a batch; {rate}"])
     workers = strategy.extended._num_workers if distribution.several_workers(strategy) else 1
-    return (
-        f"{replicas} replicas on {workers} worker(s); {config.batch_size} pictures a batch, "
-        f"{config.batch_size // replicas} a replica; {rate}"
-    )
+    spread = f"{config.batch_size} pictures a batch, {config.batch_size // replicas} a replica"
+    return "\n".join([*lines, f"{replicas} replicas on {workers} worker(s); {spread}; {rate}"])
 
 
 def _refuse_empty_replicas(model: SharpenFocus, train: Data, replicas: int) -> None:
@@ -161,40 +162,3 @@ def _refuse_empty_replicas(model: SharpenFocus, train: Data, replicas: int) -> N
             f"{replicas} replicas, and BatchNormalization needs one for each. Another multiple of {replicas} may do, "
             "or --config.synchronized."
         )
-
-
-def _weights_to_start_from(config: ml_collections.ConfigDict) -> pathlib.Path | None:
-    """The file that `config.weights` names, or `None` where it names none."""
-    if config.weights in (None, "none", "imagenet"):
-        return None
-    try:
-        return saved_models.model_file(config.weights)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"config.weights={config.weights!r}: no such file. Expected imagenet, none, a .keras file or a workdir."
-        ) from error
-
-
-def _data(config: ml_collections.ConfigDict, chief: bool) -> dict[str, Data]:
-    splits = {}
-    for split in ("train", "validation", "test"):
-        if split == "validation" and not config.validation_fraction:
-            continue
-        splits[split] = data.load(
-            config.dataset,
-            split,
-            data_dir=config.data_dir,
-            batch_size=config.batch_size,
-            image_size=config.image_size,
-            augmentation=config.augmentation,
-            center_crop=config.center_crop,
-            validation_fraction=config.validation_fraction,
-            examples=config.examples,
-            skip_corrupt=config.skip_corrupt,
-            check_pictures=config.check_pictures,
-            seed=config.seed,
-        )
-        skipped = splits[split].source.skipped
-        if skipped and chief:
-            print(f"{split}: left out {len(skipped)} corrupt picture(s), such as {skipped[0]}", flush=True)
-    return splits

@@ -1,13 +1,9 @@
 """The folder of a run, and which run may go on in it."""
 
-import dataclasses
 import json
 import pathlib
 from typing import Any
 
-import ml_collections
-
-from sfocus_tf.losses import recipe
 from sfocus_tf.training import checkpoints
 
 
@@ -15,11 +11,11 @@ class WorkdirError(ValueError):
     """The workdir cannot be used: another config's run is in it, or it cannot be written."""
 
 
-def prepare(config: ml_collections.ConfigDict, folder: pathlib.Path, chief: bool = True) -> pathlib.Path:
+def prepare(identity: dict[str, Any], folder: pathlib.Path, chief: bool = True) -> pathlib.Path:
     """Makes a run's folder, with its `config.json`.
 
     Args:
-        config: of the run.
+        identity: all that decides the result of the run; see `Config.identity`.
         folder: where it is; made where it does not exist.
         chief: whether this process is the one that writes; the others look only.
 
@@ -29,24 +25,17 @@ def prepare(config: ml_collections.ConfigDict, folder: pathlib.Path, chief: bool
     Raises:
         WorkdirError: it has a run of another config, or cannot be written.
     """
-    resolved = json.loads(config.to_json())
-    # Spelt out, as what the config leaves to the recipe may differ in another version.
-    chosen = recipe(config.attention, config.terms.to_dict())
-    resolved["recipe"] = dataclasses.asdict(chosen) if config.method == "icasc" else None
-    for key in ("attention_images_every", "check_pictures", "strategy", "devices"):  # change nothing about the run
-        del resolved[key]
-    if resolved["data_dir"]:
-        resolved["data_dir"] = str(pathlib.Path(resolved["data_dir"]).expanduser().resolve())
+    identity = json.loads(json.dumps(identity))
     path = folder / "config.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # A config whose run never got to its first checkpoint is no obstacle.
         if any((folder / name).exists() for name in ("last.keras", "results.json")):
-            refuse_other(folder, "config", json.loads(path.read_text()), resolved)
+            refuse_other(folder, "config", json.loads(path.read_text()), identity)
         if chief and not (folder / "results.json").exists():
             for name in ("new.keras", "new_best.keras"):  # of a process that was killed while it wrote
                 (folder / name).unlink(missing_ok=True)
-            checkpoints.write_text(path, json.dumps(resolved, indent=2, sort_keys=True) + "\n")
+            checkpoints.write_text(path, json.dumps(identity, indent=2, sort_keys=True) + "\n")
     except OSError as error:
         raise WorkdirError(f"workdir={str(folder)!r} cannot be written: {error}.") from error
     return folder

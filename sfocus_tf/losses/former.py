@@ -1,0 +1,41 @@
+"""Settings of models that were saved by version 0.1, as an objective."""
+
+from typing import Any
+
+from sfocus_tf.losses.objective import SEPARATIONS, Objective
+from sfocus_tf.losses.schedule import Term
+
+_TERMS = {"separation_inner": "inner", "separation_last": "last", "consistency": "consistency"}
+_SAME = ("sigma", "omega", "theta", "minimum_mass", "second_order")
+
+
+def is_former(config: dict[str, Any]) -> bool:
+    """Whether a saved config is of version 0.1."""
+    return "separation_last" in config
+
+
+def objective_of(config: dict[str, Any]) -> tuple[Objective, str | None]:
+    """What the settings of version 0.1 are now.
+
+    Args:
+        config: of a saved model; `is_former`.
+
+    Returns:
+        The objective, and why the model can no longer be trained, or `None`.
+    """
+    terms = {key: config[key] for key in _TERMS}
+    # Times were steps of the whole run.
+    steps = max(1, *(term["warmup_steps"] + term["ramp_steps"] for term in terms.values()))
+    settings: dict[str, Any] = {
+        _TERMS[key]: Term(term["weight"], term["warmup_steps"] / steps, term["ramp_steps"] / steps, term["every_steps"])
+        for key, term in terms.items()
+    }
+    settings |= {key: config[key] for key in _SAME if key in config}
+    separation = config.get("separation", "overlap")  # the only form in files that do not name one
+    reason = None
+    if separation not in SEPARATIONS:
+        reason = f"its separation={separation!r} was removed, as it gained nothing"
+        separation = "rival"
+    elif config.get("attention", "grad_cam") != "grad_cam":
+        reason = f"it was trained on maps by {config['attention']!r}; training uses Grad-CAM alone now"
+    return Objective(separation, **settings, per_class=False, steps=steps), reason
