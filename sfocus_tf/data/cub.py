@@ -11,7 +11,8 @@ import PIL.Image
 import tensorflow as tf
 
 from sfocus_tf.data.files import existing_folder, usable
-from sfocus_tf.data.source import Part, Record, Source, decode, indexed_keys
+from sfocus_tf.data.formats import decode
+from sfocus_tf.data.source import Part, Record, Source, indexed_keys
 
 _EXPECTED = "the folder that has CUB_200_2011 in it, or CUB_200_2011 itself"
 

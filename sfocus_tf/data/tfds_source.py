@@ -9,7 +9,8 @@ import tensorflow_datasets as tfds
 
 from sfocus_tf.data.caltech256 import caltech256_dataset_builder  # noqa: F401  tells TFDS of Caltech-256
 from sfocus_tf.data.files import existing_folder
-from sfocus_tf.data.source import Part, Record, Source, decode
+from sfocus_tf.data.formats import decode
+from sfocus_tf.data.source import Part, Record, Source
 from sfocus_tf.naming import unknown
 
 # Our name -> (TFDS' name, train split, test split).

@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from sfocus_tf.data.files import existing_folder, usable
-from sfocus_tf.data.source import Part, Record, Source, decode, indexed_keys
+from sfocus_tf.data.formats import decode
+from sfocus_tf.data.source import Part, Record, Source, indexed_keys
 from sfocus_tf.naming import unknown
 
 CLASS_NAMES = (
