@@ -16,7 +16,9 @@ import numpy as np
 from sfocus_tf import data, evaluation, loading, report
 from sfocus_tf.attention import MECHANISMS
 from sfocus_tf.data import Data
-from sfocus_tf.data.files import EXTENSIONS, readable
+from sfocus_tf.data.files import readable, text_lines
+from sfocus_tf.data.formats import EXTENSIONS
+from sfocus_tf.data.listing import images_below, is_stray, require_utf8
 from sfocus_tf.evaluation import Evaluation
 from sfocus_tf.explanation import Explanation
 from sfocus_tf.model import SharpenFocus
@@ -149,20 +151,34 @@ def export(arguments: argparse.Namespace) -> None:
 
 
 def _files(given: list[str], leave_out: pathlib.Path) -> list[pathlib.Path]:
-    """The pictures that files, folders and patterns stand for, in order, but for those in one folder."""
+    """The images that files, folders and patterns stand for, in order, but for those in one folder.
+
+    A file that is named is taken whatever its name; hidden and stray files of folders and patterns are not.
+    """
     files: list[pathlib.Path] = []
     for text in given:
-        path = pathlib.Path(text).expanduser()
+        path = pathlib.Path(require_utf8(text)).expanduser()
         found = [path]
         if path.is_dir() or not path.exists():
-            among = path.rglob("*") if path.is_dir() else map(pathlib.Path, glob.glob(str(path), recursive=True))
-            found = sorted(
-                each for each in among if each.suffix.lower() in EXTENSIONS and leave_out not in each.resolve().parents
-            )
+            among = map(pathlib.Path, images_below(path)) if path.is_dir() else _matches(path)
+            found = sorted(each for each in among if leave_out not in each.resolve().parents)
         if not found:
             raise FileNotFoundError(f"PICTURE={text!r}: no picture there. Expected a file, a folder or a pattern.")
         files += found
     return files
+
+
+def _matches(pattern: pathlib.Path) -> list[pathlib.Path]:
+    """The image files that a pattern matches; it names hidden and stray ones itself, or they are left out."""
+    # `glob` does so for hidden names.
+    found = map(pathlib.Path, glob.glob(str(pattern), recursive=True))
+    return [
+        path
+        for path in found
+        if path.suffix.lower() in EXTENSIONS
+        and path.is_file()
+        and not any(is_stray(part) for part in set(path.parts) - set(pattern.parts))
+    ]
 
 
 def _figure_paths(folder: pathlib.Path, files: list[pathlib.Path]) -> list[pathlib.Path]:
@@ -196,7 +212,9 @@ def _config(path: str) -> dict[str, Any]:
 def _class_names(arguments: argparse.Namespace, classes: int) -> tuple[str, ...]:
     if not arguments.class_names:
         return loading.class_names(arguments.model, classes)
-    names = tuple(pathlib.Path(arguments.class_names).expanduser().read_text().splitlines())
+    names = tuple(text_lines("--class_names", pathlib.Path(arguments.class_names).expanduser()))
+    if "" in names:
+        raise ValueError(f"--class_names={arguments.class_names!r}: line {names.index('') + 1} is blank.")
     if len(names) != classes:
         raise ValueError(f"--class_names={arguments.class_names!r}: {len(names)} lines for {classes} classes.")
     return names
