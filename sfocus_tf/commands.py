@@ -1,6 +1,7 @@
 """What `python -m sfocus_tf` does: explain, evaluate, compare and export classifiers from files."""
 
 import argparse
+import fnmatch
 import functools
 import glob
 import itertools
@@ -170,15 +171,34 @@ def _files(given: list[str], leave_out: pathlib.Path) -> list[pathlib.Path]:
 
 def _matches(pattern: pathlib.Path) -> list[pathlib.Path]:
     """The image files that a pattern matches; it names hidden and stray ones itself, or they are left out."""
-    # `glob` does so for hidden names.
-    found = map(pathlib.Path, glob.glob(str(pattern), recursive=True))
-    return [
+    if "**" in pattern.parts:
+        return _matches_at_any_depth(pattern)
+    found = map(pathlib.Path, glob.glob(str(pattern)))  # without hidden names
+    images = [
         path
         for path in found
         if path.suffix.lower() in EXTENSIONS
         and path.is_file()
         and not any(is_stray(part) for part in set(path.parts) - set(pattern.parts))
     ]
+    return [pathlib.Path(require_utf8(str(path))) for path in images]
+
+
+def _matches_at_any_depth(pattern: pathlib.Path) -> list[pathlib.Path]:
+    """The same of a pattern with `**`, by which `glob` would run in circles of linked folders."""
+    at = pattern.parts.index("**")
+    roots = [pathlib.Path(root) for root in glob.glob(str(pathlib.Path(*pattern.parts[:at])))]
+    found = [(root, pathlib.Path(path)) for root in roots if root.is_dir() for path in images_below(root)]
+    return [path for root, path in found if _fits(path.relative_to(root).parts, pattern.parts[at:])]
+
+
+def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    """Whether the parts of a path match those of a pattern; `**` is for any number of folders."""
+    if not pattern or not parts:
+        return not parts and set(pattern) <= {"**"}
+    if pattern[0] == "**":
+        return _fits(parts, pattern[1:]) or _fits(parts[1:], pattern)
+    return fnmatch.fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
 
 
 def _figure_paths(folder: pathlib.Path, files: list[pathlib.Path]) -> list[pathlib.Path]:
