@@ -43,6 +43,10 @@ def decode(data: tf.Tensor) -> tf.Tensor:
     return image
 
 
+# Not inlined: each operation of the branch would be scheduled for every JPEG and PNG too.
+@tf.function(
+    input_signature=[tf.TensorSpec([], tf.string)], autograph=False, experimental_attributes={"_noinline": True}
+)
 def _is_plain_bmp(data: tf.Tensor) -> tf.Tensor:
     """Whether TensorFlow decodes a BMP rightly."""
     # Zeros behind, so that files that end early have a header, which is then refused.

@@ -92,7 +92,9 @@ def _with_parents(path: str) -> frozenset[str]:
 
 def _entries(folder: str) -> tuple[list[str], list[str]]:
     """The paths of folders and of image files in a folder; of folders, those that are links come last."""
-    folders, links, files = [], [], []
+    folders: list[str] = []
+    links: list[str] = []
+    files: list[str] = []
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             if not is_data(entry.name):
