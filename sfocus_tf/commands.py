@@ -1,6 +1,7 @@
 """What `python -m sfocus_tf` does: explain, evaluate, compare and export classifiers from files."""
 
 import argparse
+import fnmatch
 import functools
 import glob
 import itertools
@@ -16,7 +17,9 @@ import numpy as np
 from sfocus_tf import data, evaluation, report, saved_models
 from sfocus_tf.attention import CAMS
 from sfocus_tf.data import Data
-from sfocus_tf.data.files import EXTENSIONS, readable
+from sfocus_tf.data.files import readable, text_lines
+from sfocus_tf.data.formats import EXTENSIONS
+from sfocus_tf.data.listing import images_below, is_stray, require_utf8
 from sfocus_tf.errors import unknown
 from sfocus_tf.evaluation import Evaluation
 from sfocus_tf.model import SharpenFocus
@@ -145,20 +148,53 @@ def export(arguments: argparse.Namespace) -> None:
 
 
 def _files(given: list[str], leave_out: pathlib.Path) -> list[pathlib.Path]:
-    """The pictures that files, folders and patterns stand for, in order, but for those in one folder."""
+    """The images that files, folders and patterns stand for, in order, but for those in one folder.
+
+    A file that is named is taken whatever its name; hidden and stray files of folders and patterns are not.
+    """
     files: list[pathlib.Path] = []
     for text in given:
-        path = pathlib.Path(text).expanduser()
+        path = pathlib.Path(require_utf8(text)).expanduser()
         found = [path]
         if path.is_dir() or not path.exists():
-            among = path.rglob("*") if path.is_dir() else map(pathlib.Path, glob.glob(str(path), recursive=True))
-            found = sorted(
-                each for each in among if each.suffix.lower() in EXTENSIONS and leave_out not in each.resolve().parents
-            )
+            among = map(pathlib.Path, images_below(path)) if path.is_dir() else _matches(path)
+            found = sorted(each for each in among if leave_out not in each.resolve().parents)
         if not found:
             raise FileNotFoundError(f"PICTURE={text!r}: no picture there. Expected a file, a folder or a pattern.")
         files += found
     return files
+
+
+def _matches(pattern: pathlib.Path) -> list[pathlib.Path]:
+    """The image files that a pattern matches; it names hidden and stray ones itself, or they are left out."""
+    if "**" in pattern.parts:
+        return _matches_at_any_depth(pattern)
+    found = map(pathlib.Path, glob.glob(str(pattern)))  # without hidden names
+    images = [
+        path
+        for path in found
+        if path.suffix.lower() in EXTENSIONS
+        and path.is_file()
+        and not any(is_stray(part) for part in set(path.parts) - set(pattern.parts))
+    ]
+    return [pathlib.Path(require_utf8(str(path))) for path in images]
+
+
+def _matches_at_any_depth(pattern: pathlib.Path) -> list[pathlib.Path]:
+    """The same of a pattern with `**`, by which `glob` would run in circles of linked folders."""
+    at = pattern.parts.index("**")
+    roots = [pathlib.Path(root) for root in glob.glob(str(pathlib.Path(*pattern.parts[:at])))]
+    found = [(root, pathlib.Path(path)) for root in roots if root.is_dir() for path in images_below(root)]
+    return [path for root, path in found if _fits(path.relative_to(root).parts, pattern.parts[at:])]
+
+
+def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    """Whether the parts of a path match those of a pattern; `**` is for any number of folders."""
+    if not pattern or not parts:
+        return not parts and set(pattern) <= {"**"}
+    if pattern[0] == "**":
+        return _fits(parts, pattern[1:]) or _fits(parts[1:], pattern)
+    return fnmatch.fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
 
 
 def _figure_paths(folder: pathlib.Path, files: list[pathlib.Path]) -> list[pathlib.Path]:
@@ -192,7 +228,9 @@ def _config(path: str) -> dict[str, Any]:
 def _class_names(arguments: argparse.Namespace, classes: int) -> tuple[str, ...]:
     if not arguments.class_names:
         return saved_models.class_names(arguments.model, classes)
-    names = tuple(pathlib.Path(arguments.class_names).expanduser().read_text().splitlines())
+    names = tuple(text_lines("--class_names", pathlib.Path(arguments.class_names).expanduser()))
+    if "" in names:
+        raise ValueError(f"--class_names={arguments.class_names!r}: line {names.index('') + 1} is blank.")
     if len(names) != classes:
         raise ValueError(f"--class_names={arguments.class_names!r}: {len(names)} lines for {classes} classes.")
     return names

@@ -5,6 +5,7 @@ import hashlib
 import json
 import pathlib
 import re
+import shutil
 
 import numpy as np
 import PIL.Image
@@ -52,6 +53,58 @@ def test_cub(tmp_path):
     archives.cub(tmp_path / "bad", box="4 2 30 12")
     with pytest.raises(ValueError, match="box x=4 y=2 width=30 height=12 is not inside its picture .*1.jpg of 20x20"):
         data.load("cub200", "train", data_dir=tmp_path / "bad")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("<xmin>1</xmin>", "<xmin>abc</xmin>", "bndbox/xmin of the object 'dog' is 'abc', not a number"),
+        ("<ymin>6</ymin>", "<ymin>nan</ymin>", "bndbox/ymin of the object 'dog' is 'nan', not a number"),
+        ("<xmax>20</xmax>", "<xmax>inf</xmax>", "bndbox/xmax of the object 'dog' is 'inf', not a number"),
+        ("<ymax>15</ymax>", "<ymax/>", "bndbox/ymax of the object 'dog' is '', not a number"),
+        ("<ymax>15</ymax>", "", "bndbox/ymax of the object 'dog' is missing, not a number"),
+        ("bndbox", "box", "bndbox/xmin of the object 'dog' is missing, not a number"),
+        ("<width>40</width>", "<width>forty</width>", "size/width is 'forty', not a number"),
+        ("<height>20</height>", "<height>nan</height>", "size/height is 'nan', not a number"),
+        ("size", "extent", "size/width is missing, not a number"),
+        ("<width>40</width>", "<width>0</width>", "is not inside its picture of 0x20 pixels"),
+        ("<annotation>", "<?xml version='1.0' encoding='none'?><annotation>", "is no XML: unknown encoding"),
+    ],
+)
+def test_voc_with_numbers_that_are_none(old, new, message, tmp_path):
+    archives.voc(tmp_path)
+    path = tmp_path / "VOCdevkit" / "VOC2012" / "Annotations" / "train_0.xml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(ValueError, match=f"train_0.xml.*{message}"):
+        data.load("voc2012", "train", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("box", ["4 2 abc 12", "nan 2 10 12", "4 nan 10 12", "4 2 nan 12", "4 2 10 nan", "4 2 inf 12"])
+def test_cub_with_numbers_that_are_none(box, tmp_path):
+    archives.cub(tmp_path, box=box)
+    with pytest.raises(ValueError, match=r"bounding_boxes.txt: the box .*001.Wren/1.jpg"):
+        data.load("cub200", "train", data_dir=tmp_path)
+
+
+def test_archives_of_which_a_part_is_missing(tmp_path):
+    """What is missing is named, and nothing is downloaded in its place."""
+    for name, make, missing in (
+        ("voc2012", archives.voc, "VOCdevkit/VOC2012/Annotations"),
+        ("voc2012", archives.voc, "VOCdevkit/VOC2012/JPEGImages"),
+        ("ilsvrc2012", archives.imagenet, "train"),
+    ):
+        root = tmp_path / missing.replace("/", "_")
+        root.mkdir()
+        make(root)
+        shutil.rmtree(root / missing)
+        with pytest.raises(FileNotFoundError, match=f"{missing}' does not exist. Expected"):
+            data.load(name, "train", data_dir=root)
+    for missing in ("images.txt", "train_test_split.txt", "bounding_boxes.txt", "classes.txt"):
+        archives.cub(tmp_path / missing)
+        (tmp_path / missing / "CUB_200_2011" / missing).unlink()
+        with pytest.raises(FileNotFoundError, match=f"CUB_200_2011/{missing} is missing"):
+            data.load("cub200", "train", data_dir=tmp_path / missing)
 
 
 def test_caltech256(tmp_path):

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from sfocus_tf import data
 from sfocus_tf.data import augmentation as augmentations
-from sfocus_tf.data import files, scenes
+from sfocus_tf.data import formats, scenes
 
 COLOURS = {"apple": (250, 10, 10), "plum": (10, 10, 250)}
 
@@ -44,11 +44,11 @@ def test_every_extension_is_read(class_folders):
     shutil.rmtree(class_folders / "test")
     for name, colour in COLOURS.items():
         (class_folders / "test" / name).mkdir(parents=True)
-        for number, extension in enumerate(sorted(files.EXTENSIONS)):
+        for number, extension in enumerate(sorted(formats.EXTENSIONS)):
             PIL.Image.new("RGB", (24, 20), colour).save(class_folders / "test" / name / f"{number}{extension}")
     test = data.load("folder", "test", data_dir=class_folders, image_size=16)
     images, labels = records(test.batches)
-    assert len(labels) == 2 * len(files.EXTENSIONS) and {".webp", ".gif"} <= set(files.EXTENSIONS)
+    assert len(labels) == 2 * len(formats.EXTENSIONS) and {".webp", ".gif"} <= set(formats.EXTENSIONS)
     expected = np.array([COLOURS[test.class_names[label]] for label in labels])
     assert np.abs(images[:, 3, 3] - expected).max() <= 4  # JPEG and WebP lose a little
 

@@ -1,6 +1,7 @@
 """Data sets of TFDS: the same as from the archives, our builder of Caltech-256, and what happens without data."""
 
 import pathlib
+import shutil
 import tempfile
 
 import numpy as np
@@ -135,6 +136,63 @@ def test_without_data_or_network(tmp_path, monkeypatch):
         data.load("cifar100", "train", data_dir=tmp_path)
     with pytest.raises(data.DataUnavailableError, match="Nor is there an unpacked VOCdevkit/VOC2012/JPEGImages in"):
         data.load("voc2012", "train", data_dir=tmp_path)
+
+
+@pytest.fixture
+def downloads(monkeypatch):
+    """Where TFDS was told to download to."""
+    folders = []
+
+    def download(builder, *args, **kwargs):
+        folders.append(pathlib.Path(builder.data_dir_root))
+        raise ConnectionError("this is a test")
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", download)
+    return folders
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("voc2012", "VOCdevkit/VOC2012/JPEGImages of the unpacked archive, or voc/2012/ as TFDS prepares it"),
+        ("cub200", "CUB_200_2011/images.txt of the unpacked archive, or caltech_birds2011/ as TFDS prepares it"),
+        ("caltech256", "256_ObjectCategories/001.ak47 of the unpacked archive, or caltech256/ as TFDS prepares it"),
+        ("ilsvrc2012", "train/n01440764 of the unpacked archive, or imagenet2012/ as TFDS prepares it"),
+        ("cifar10", "cifar10/ as TFDS prepares it"),
+        ("cifar100", "cifar100/ as TFDS prepares it"),
+        ("tfds:mnist", "mnist/ as TFDS prepares it"),
+    ],
+)
+def test_nothing_is_downloaded_among_other_files(name, expected, tmp_path, downloads):
+    for entry in ("train/cat", "train/dog", "test", ".git", "__MACOSX"):
+        (tmp_path / entry).mkdir(parents=True)
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(data.DataUnavailableError) as caught:
+        data.load(name, "train", data_dir=tmp_path)
+    message = str(caught.value)
+    assert f"has no data of dataset={name!r}: expected {expected}; there is notes.txt, test, train. To" in message
+    assert not downloads and len(list(tmp_path.iterdir())) == 5
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [None, ".DS_Store", "downloads/manual", "mnist/3.0.1/dataset_info.json", "voc/2007/4.0.0/dataset_info.json"],
+)
+def test_folders_that_data_are_downloaded_to(entry, tmp_path, downloads):
+    if entry:
+        (tmp_path / entry).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / entry).mkdir() if entry.startswith("downloads") else (tmp_path / entry).write_text("{}")
+    with pytest.raises(data.DataUnavailableError, match=r"could not be downloaded \(ConnectionError: this is a test"):
+        data.load("cifar10", "train", data_dir=tmp_path)
+    assert downloads == [tmp_path]
+
+
+def test_data_that_tfds_has_prepared_are_read_beside_other_files(archive):
+    _, prepared = archive(archives.cifar100)
+    data.load("cifar100", "test", data_dir=prepared)
+    shutil.rmtree(prepared / "downloads", ignore_errors=True)
+    (prepared / "notes.txt").write_text("not of TFDS")
+    assert data.load("cifar100", "test", data_dir=prepared).source.size == 20
 
 
 def test_unknown_name_and_no_pictures(tmp_path):

@@ -10,19 +10,22 @@ import numpy as np
 import PIL.Image
 import tensorflow as tf
 
-from sfocus_tf.data.files import existing_folder, usable
-from sfocus_tf.data.source import Part, Record, Source, decode, indexed_keys
+from sfocus_tf.data.files import existing_folder, text_lines, usable
+from sfocus_tf.data.formats import decode
+from sfocus_tf.data.source import Part, Record, Source, indexed_keys
 
 _EXPECTED = "the folder that has CUB_200_2011 in it, or CUB_200_2011 itself"
+_SPLIT = "train_test_split.txt"
 
 
 def find_folder(data_dir: str | pathlib.Path | None) -> pathlib.Path | None:
-    """The folder with `images.txt` in or below `data_dir`, or `None`."""
+    """The folder with the lists, such as `images.txt`, in or below `data_dir`, or `None`."""
     if not data_dir:
         return None
     root = pathlib.Path(data_dir).expanduser()
     for folder in (root, root / "CUB_200_2011"):
-        if (folder / "images.txt").is_file() and (folder / "train_test_split.txt").is_file():
+        # By either, so that of an archive that is not all there the missing file is named.
+        if (folder / "images.txt").is_file() or (folder / _SPLIT).is_file():
             return folder
     return None
 
@@ -84,14 +87,11 @@ def source(data_dir: str | pathlib.Path, part: Part) -> Source:
     return Source(names, len(ids), indexed_keys(np.arange(len(ids))), read, files=kept, skipped=skipped)
 
 
-_SPLIT = "train_test_split.txt"
-
-
 def _table(path: pathlib.Path) -> dict[str, list[str]]:
     """The lines `<number> <value> ...` of a file, by number."""
     if not path.is_file():
         raise FileNotFoundError(f"data_dir: {path} is missing.")
-    rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
+    rows = [line.split() for line in text_lines("data_dir", path) if line]
     short = next((row for row in rows if len(row) < 2), None)
     if short is not None:
         raise ValueError(f"{path}: expected lines of '<number> <value>', got {' '.join(short)!r}.")
@@ -100,17 +100,20 @@ def _table(path: pathlib.Path) -> dict[str, list[str]]:
 
 def _box(path: str, values: list[str]) -> tuple[float, float, float, float]:
     """`x y width height` in pixels -> `ymin, xmin, ymax, xmax` as shares."""
-    x, y, box_width, box_height = (float(value) for value in values)
+    try:
+        x, y, box_width, box_height = map(float, values)
+    except ValueError as error:
+        raise ValueError(f"bounding_boxes.txt: the box {' '.join(values)!r} of {path} is not of 4 numbers.") from error
     with PIL.Image.open(path) as image:  # reads the header only
         width, height = image.size
     # A pixel of tolerance: the data set's own boxes are rounded.
-    if (
-        x < -1
-        or y < -1
-        or box_width <= 0
-        or box_height <= 0
-        or x + box_width > width + 1
-        or y + box_height > height + 1
+    if not (  # in this form, as nothing holds for NaN
+        x >= -1
+        and y >= -1
+        and box_width > 0
+        and box_height > 0
+        and x + box_width <= width + 1
+        and y + box_height <= height + 1
     ):
         raise ValueError(
             f"bounding_boxes.txt: the box x={x:g} y={y:g} width={box_width:g} height={box_height:g} is not inside its "

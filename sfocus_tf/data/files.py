@@ -9,22 +9,27 @@ import numpy as np
 import tensorflow as tf
 
 from sfocus_tf.data.augmentation import central_crop
-from sfocus_tf.data.source import Part, Record, Source, decode, indexed_keys
+from sfocus_tf.data.formats import decode, fault
+from sfocus_tf.data.listing import require_utf8, shown
+from sfocus_tf.data.source import Part, Record, Source, indexed_keys
 
 _SLOW = 5000  # pictures from which on a progress bar is shown
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 
 
 class CorruptPictureError(ValueError):
-    """Pictures that cannot be decoded; `paths` has them all."""
+    """Images that cannot be decoded: all their `paths`, and in `reasons` why, such as "palette BMP: save it as PNG"."""
 
     def __init__(self, paths: Sequence[str]):
-        shown = ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
+        self.paths = tuple(paths)
+        self.reasons = tuple(map(fault, self.paths))
+        each = [f"{path} ({reason})" for path, reason in zip(self.paths, self.reasons, strict=True)]
         super().__init__(
-            f"{len(paths)} picture(s) cannot be decoded: {shown}. Mend or remove them, or leave them out with "
+            f"{len(paths)} picture(s) cannot be decoded: {shown(each)}. Mend or remove them, or leave them out with "
             "--skip_corrupt (skip_corrupt=True)."
         )
-        self.paths = tuple(paths)
+
+    def __reduce__(self) -> tuple[type, tuple[tuple[str, ...]]]:
+        return type(self), (self.paths,)  # not the message, as exceptions are pickled otherwise
 
 
 def usable(paths: Sequence[str], part: Part) -> np.ndarray:
@@ -103,7 +108,7 @@ def readable(paths: Sequence[str], skip_corrupt: bool) -> np.ndarray:
 
 
 def _all_there(paths: Sequence[str]) -> None:
-    missing = [path for path in paths if not pathlib.Path(path).is_file()]
+    missing = [path for path in map(require_utf8, paths) if not pathlib.Path(path).is_file()]
     if missing:
         raise FileNotFoundError(f"{len(missing)} picture(s) are missing, such as {missing[0]}.")
 
@@ -119,18 +124,37 @@ def existing_folder(argument: str, path: str | pathlib.Path | None, expected: st
     return folder
 
 
+def text_lines(argument: str, path: pathlib.Path) -> list[str]:
+    """The lines of a text file as any editor saves it (CRLF, a byte-order mark), without blank ones at the end.
+
+    Raises:
+        ValueError: the file is not UTF-8; the message names `argument` and the file.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{argument}: {path} is not UTF-8 (at byte {error.start}): save it as UTF-8.") from error
+    return [line.strip() for line in text.rstrip().split("\n")] if text.strip() else []
+
+
 def read_pictures(files: Sequence[pathlib.Path], size: tuple[int, int], center_crop: float | None = None) -> np.ndarray:
     """Pictures from files, as a network takes them: `[files, *size, 3]` float32 in [0, 255].
 
     Args:
-        files: JPEG, PNG, BMP, GIF or WebP; see `readable`, which says whether they can be read.
+        files: of the formats in `sfocus_tf.data.formats`; see `readable`, which says whether they can be read.
         size: height and width of the result, in pixels.
         center_crop: share of the shorter side that a central square window takes, in (0, 1]; the whole picture,
             stretched, for `None`.
+
+    Raises:
+        CorruptPictureError: a file cannot be decoded.
     """
     images = []
     for file in files:
-        record = {"image": decode(tf.io.read_file(str(file)))}
+        try:
+            record = {"image": decode(tf.io.read_file(require_utf8(str(file))))}
+        except tf.errors.InvalidArgumentError as error:
+            raise CorruptPictureError([str(file)]) from error
         if center_crop is not None:
             record = central_crop(record, center_crop)
         images.append(tf.image.resize(record["image"], size, antialias=True).numpy())

@@ -1,13 +1,20 @@
-"""Pictures in class folders: `<data_dir>/{train,validation,test}/<class>/*.jpg`, and ImageNet's."""
+"""Images in class folders: `<data_dir>/{train,validation,test}/<class>/*.jpg`, and ImageNet's.
+
+See `sfocus_tf.data.listing` for the files and folders that are left out.
+"""
 
 import dataclasses
 import pathlib
+import re
 
-from sfocus_tf.data.files import EXTENSIONS, existing_folder, labelled
+from sfocus_tf.data.files import existing_folder, labelled
+from sfocus_tf.data.formats import EXTENSIONS
+from sfocus_tf.data.listing import folders_in, images_below, images_in
 from sfocus_tf.data.source import Part, Source
 
 _EXPECTED = "a folder with class folders in train/ and in test/ (or validation/, val/), as <split>/<class>/*.jpg"
 _EXPECTED_OF_IMAGENET = "class folders in train/ and val/, such as train/n01440764/*.JPEG and val/n01440764/*.JPEG"
+_SYNSET = re.compile("n[0-9]")
 
 
 def find_imagenet(data_dir: str | pathlib.Path | None) -> pathlib.Path | None:
@@ -16,7 +23,9 @@ def find_imagenet(data_dir: str | pathlib.Path | None) -> pathlib.Path | None:
         return None
     root = pathlib.Path(data_dir).expanduser()
     for folder in (root, root / "ILSVRC" / "Data" / "CLS-LOC"):
-        if any((folder / "train").glob("n[0-9]*")):
+        # By `val` also, so that what is missing beside it is named.
+        splits = (folder / split for split in ("train", "val", "validation"))
+        if any(_SYNSET.match(entry.name) for split in splits if split.is_dir() for entry in folders_in(split)):
             return folder
     return None
 
@@ -80,9 +89,9 @@ def _source(folders: dict[str, pathlib.Path], part: Part, expected: str) -> Sour
 
 
 def _classes(folder: pathlib.Path, expected: str) -> tuple[str, ...]:
-    names = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."))
+    names = tuple(entry.name for entry in folders_in(folder))
     if len(names) < 2:
-        loose = any(entry.suffix.lower() in EXTENSIONS for entry in folder.iterdir())
+        loose = bool(images_in(folder))
         raise ValueError(
             f"data_dir: {folder} has {len(names)} class folder(s){' and pictures outside of them' if loose else ''}, "
             f"expected two or more: {expected}."
@@ -104,7 +113,7 @@ def _pictures(folder: pathlib.Path, class_names: tuple[str, ...]) -> tuple[list[
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(class_names):
-        found = sorted(str(path) for path in (folder / name).rglob("*") if path.suffix.lower() in EXTENSIONS)
+        found = images_below(folder / name)
         if not found:
             raise ValueError(f"data_dir: {folder / name} has no pictures ({', '.join(EXTENSIONS)}).")
         paths += found

@@ -62,7 +62,8 @@ def load(
             "caltech256" and "ilsvrc2012" read the unpacked archives where `data_dir` has them, and TFDS' prepared data
             otherwise. "scenes" needs no data.
         split: "train", "validation" or "test".
-        data_dir: where the data are.
+        data_dir: where the data are. Sets of TFDS are downloaded to its default folder for `None`, or to a folder that
+            is empty or that TFDS has used.
         batch_size: pictures a batch.
         image_size: height and width of the pictures, in pixels; the set's usual one by default.
         training: shuffle and augment; by default for `split="train"` only.
@@ -86,7 +87,7 @@ def load(
         ValueError: an unknown name, split or augmentation, or data that are not as they should be.
         FileNotFoundError: files are missing.
         CorruptPictureError: a picture cannot be decoded.
-        DataUnavailableError: a set of TFDS is neither prepared nor to be downloaded.
+        DataUnavailableError: a set of TFDS is neither prepared nor to be downloaded, or `data_dir` has other files.
     """
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)

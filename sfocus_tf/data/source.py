@@ -100,10 +100,3 @@ class Part:
         elif self.split == "validation":
             order = order[:held_out]
         return np.sort(order[: self.examples])
-
-
-def decode(data: tf.Tensor) -> tf.Tensor:
-    """An encoded JPEG, PNG, BMP, WebP or (first frame of a) GIF picture as `[height, width, 3]` uint8."""
-    image = tf.io.decode_image(data, channels=3, expand_animations=False)
-    image.set_shape([None, None, 3])
-    return image

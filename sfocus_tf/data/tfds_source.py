@@ -9,7 +9,9 @@ import tensorflow_datasets as tfds
 
 from sfocus_tf.data.caltech256 import caltech256_dataset_builder  # noqa: F401  tells TFDS of Caltech-256
 from sfocus_tf.data.files import existing_folder
-from sfocus_tf.data.source import Part, Record, Source, decode
+from sfocus_tf.data.formats import decode
+from sfocus_tf.data.listing import is_data, shown
+from sfocus_tf.data.source import Part, Record, Source
 from sfocus_tf.errors import unknown
 
 # Our name -> (TFDS' name, train split, test split).
@@ -45,12 +47,14 @@ def source(name: str, data_dir: str | pathlib.Path | None, part: Part, looked_fo
     Raises:
         FileNotFoundError: `data_dir` does not exist.
         ValueError: TFDS has no such set, it is no set of labelled pictures, or it has no split to test on.
-        DataUnavailableError: the data are not there and cannot be downloaded.
+        DataUnavailableError: the data are not there and cannot be downloaded, or `data_dir` has other files.
     """
     tfds_name, train, test = NAMES.get(name, (name.removeprefix("tfds:"), "train", "test"))
     if data_dir is not None:
         existing_folder("data_dir", data_dir, "a folder with data that TFDS has prepared, or can prepare there")
     builder = _builder(tfds_name, data_dir)
+    if data_dir is not None and not builder.is_prepared():
+        _require_free(pathlib.Path(data_dir).expanduser(), name, tfds_name, looked_for)
     _prepare(builder, name, looked_for if data_dir is not None else None)
     splits = list(builder.info.splits)
     if splits and test not in splits:
@@ -124,6 +128,19 @@ def _count(dataset: tf.data.Dataset) -> int:
     """Number of elements, where TFDS has not recorded it."""
     known = int(dataset.cardinality())
     return known if known >= 0 else int(dataset.reduce(0, lambda count, _: count + 1))
+
+
+def _require_free(folder: pathlib.Path, name: str, tfds_name: str, looked_for: str | None) -> None:
+    """Raises an error unless a folder is empty or TFDS's own: nothing is downloaded among other files."""
+    found = sorted(entry.name for entry in folder.iterdir() if is_data(entry.name))
+    prepared = (next(folder.glob(f"{depth}/dataset_info.json"), None) for depth in ("*/*", "*/*/*"))
+    if not found or (folder / "downloads").is_dir() or any(prepared):
+        return
+    unpacked = f"{looked_for} of the unpacked archive, or " if looked_for else ""
+    raise DataUnavailableError(
+        f"data_dir={str(folder)!r} has no data of dataset={name!r}: expected {unpacked}{tfds_name}/ as TFDS prepares "
+        f"it; there is {shown(found)}. To download the data, give an empty folder or one that TFDS has used."
+    )
 
 
 def _prepare(builder: Any, name: str, looked_for: str | None) -> None:

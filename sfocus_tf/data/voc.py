@@ -3,6 +3,7 @@
 Source: Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge", IJCV 2010.
 """
 
+import math
 import pathlib
 from itertools import compress
 from typing import NamedTuple
@@ -11,8 +12,9 @@ from xml.etree import ElementTree
 import numpy as np
 import tensorflow as tf
 
-from sfocus_tf.data.files import existing_folder, usable
-from sfocus_tf.data.source import Part, Record, Source, decode, indexed_keys
+from sfocus_tf.data.files import existing_folder, text_lines, usable
+from sfocus_tf.data.formats import decode
+from sfocus_tf.data.source import Part, Record, Source, indexed_keys
 from sfocus_tf.errors import unknown
 
 CLASS_NAMES = (
@@ -29,12 +31,13 @@ class _Annotation(NamedTuple):
 
 
 def find_devkit(data_dir: str | pathlib.Path | None) -> pathlib.Path | None:
-    """The folder with `JPEGImages` in or below `data_dir`, or `None`."""
+    """The folder with `JPEGImages` and `Annotations` in or below `data_dir`, or `None`."""
     if not data_dir:
         return None
     root = pathlib.Path(data_dir).expanduser()
     for folder in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
-        if (folder / "JPEGImages").is_dir() and (folder / "Annotations").is_dir():
+        # By either, so that of an archive that is not all there the missing folder is named.
+        if (folder / "JPEGImages").is_dir() or (folder / "Annotations").is_dir():
             return folder
     return None
 
@@ -62,6 +65,8 @@ def source(data_dir: str | pathlib.Path, part: Part) -> Source:
     devkit = find_devkit(data_dir)
     if devkit is None:
         raise FileNotFoundError(f"data_dir={str(data_dir)!r} has no VOC2012/JPEGImages. Expected {_EXPECTED}.")
+    for name in ("JPEGImages", "Annotations"):
+        existing_folder("data_dir", devkit / name, _EXPECTED)
     names = _names(devkit, "val" if part.split == "test" else "train")
     names = [names[number] for number in part.numbers(len(names))]
     paths = [str(devkit / "JPEGImages" / f"{name}.jpg") for name in names]
@@ -105,7 +110,7 @@ def _names(devkit: pathlib.Path, split: str) -> list[str]:
     path = devkit / "ImageSets" / "Main" / f"{split}.txt"
     if not path.is_file():
         raise FileNotFoundError(f"data_dir: {path} is missing; it lists the pictures of the split.")
-    names = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    names = [line.split()[0] for line in text_lines("data_dir", path) if line]
     if not names:
         raise ValueError(f"data_dir: {path} lists no pictures.")
     return names
@@ -116,9 +121,9 @@ def _annotation(path: pathlib.Path) -> _Annotation:
         raise FileNotFoundError(f"data_dir: the annotation {path} is missing.")
     try:
         root = ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # the last two of unknown encodings
         raise ValueError(f"data_dir: the annotation {path} is no XML: {error}.") from error
-    width, height = (float(root.findtext(f"size/{side}") or 0) for side in ("width", "height"))
+    width, height = (_number(path, root, f"size/{side}") for side in ("width", "height"))
     found = _Annotation([], [], set())
     for entry in root.iter("object"):
         name = entry.findtext("name") or ""
@@ -126,7 +131,7 @@ def _annotation(path: pathlib.Path) -> _Annotation:
             raise unknown(f"object in {path}: name", name, CLASS_NAMES)
         label = CLASS_NAMES.index(name)
         # VOC counts pixels from 1 and includes the last.
-        x0, y0, x1, y1 = (float(entry.findtext(f"bndbox/{key}") or 0) for key in ("xmin", "ymin", "xmax", "ymax"))
+        x0, y0, x1, y1 = (_number(path, entry, f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax"))
         if not (1 <= x0 <= x1 <= width and 1 <= y0 <= y1 <= height):
             raise ValueError(
                 f"{path}: the box of {name!r} (xmin={x0:g}, ymin={y0:g}, xmax={x1:g}, ymax={y1:g}) is not inside its "
@@ -137,6 +142,19 @@ def _annotation(path: pathlib.Path) -> _Annotation:
         if (entry.findtext("difficult") or "0").strip() != "1":
             found.easy.add(label)
     return found
+
+
+def _number(path: pathlib.Path, entry: ElementTree.Element, key: str) -> float:
+    """A finite number in an annotation."""
+    text = entry.findtext(key)
+    try:
+        number = float(text or "")
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        of = f" of the object {entry.findtext('name')!r}" if entry.tag == "object" else ""
+        raise ValueError(f"data_dir: {path}: {key}{of} is {'missing' if text is None else repr(text)}, not a number.")
+    return number
 
 
 def _arrays(annotations: list[_Annotation]) -> dict[str, np.ndarray]:

@@ -4,12 +4,15 @@ Source: Griffin, Holub and Perona, "Caltech-256 Object Category Dataset", CNS-TR
 """
 
 import hashlib
+import os
 import pathlib
+import re
 from collections.abc import Iterator
 
 from etils import epath
 
 from sfocus_tf.data.files import labelled
+from sfocus_tf.data.listing import folders_in, images_in
 from sfocus_tf.data.source import Part, Source
 
 LABELS = epath.Path(__file__).parent / "labels.txt"
@@ -22,7 +25,11 @@ def find_folder(data_dir: str | pathlib.Path | None) -> pathlib.Path | None:
     if not data_dir:
         return None
     root = pathlib.Path(data_dir).expanduser()
-    return next((folder for folder in (root, root / _FOLDER) if any(folder.glob("[0-9][0-9][0-9].*"))), None)
+    return next((folder for folder in (root, root / _FOLDER) if folder.is_dir() and _class_folders(folder)), None)
+
+
+def _class_folders(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
+    return [entry for entry in folders_in(folder) if re.match(r"[0-9]{3}\.", entry.name)]
 
 
 def split_pictures(folder: epath.Path, train: bool) -> Iterator[tuple[epath.Path, int]]:
@@ -40,13 +47,14 @@ def split_pictures(folder: epath.Path, train: bool) -> Iterator[tuple[epath.Path
         ValueError: a folder that is no class of Caltech-256, or one with 60 pictures or fewer.
     """
     names = LABELS.read_text().split()
-    for class_folder in sorted(folder.glob("[0-9][0-9][0-9].*"), key=lambda path: path.name):
+    for class_folder in _class_folders(folder):
         number, _, name = class_folder.name.partition(".")
         if name == "clutter":
             continue
         if int(number) not in range(1, len(names) + 1) or names[int(number) - 1] != name:
             raise ValueError(f"{class_folder} is no class of Caltech-256: expected folders such as 001.ak47.")
-        found = sorted(class_folder.glob("*.jpg"), key=lambda path: hashlib.sha256(path.name.encode()).digest())
+        found = [epath.Path(path) for path in images_in(class_folder) if path.endswith(".jpg")]
+        found.sort(key=lambda path: hashlib.sha256(path.name.encode()).digest())
         if len(found) <= TRAIN_PICTURES:
             raise ValueError(
                 f"{class_folder} has {len(found)} pictures: expected more than {TRAIN_PICTURES}. Is it all there?"

@@ -1,0 +1,118 @@
+"""Image formats: which are read, how, and why a file is refused.
+
+| format | extensions | read | refused |
+|---|---|---|---|
+| JPEG | .jpg, .jpeg | grey, colour and CMYK; baseline and progressive | |
+| PNG | .png | all kinds; of 16 bits a channel, the upper 8 | |
+| GIF | .gif | the first frame; its transparent pixels are black | |
+| BMP | .bmp | 24 and 32 bits a pixel, and 8 bits of plain grey | palettes, 16 bits, compression, OS/2 headers |
+| WebP | .webp | still and opaque | animation, transparency |
+
+Content decides, not the extension: a JPEG that is called `.png` is read. Alpha channels of PNG and BMP are dropped, so
+that transparent pixels have the colour that is stored. EXIF orientation is ignored, as by TensorFlow: where cameras
+turn images by it only, turn the pixels beforehand (`mogrify -auto-orient`).
+"""
+
+import struct
+
+import PIL.Image
+import tensorflow as tf
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+_BLUE_GREEN_RED = struct.pack("<3I", 0xFF0000, 0xFF00, 0xFF)  # as they lie in memory where no masks are given
+_GREYS = b"".join(bytes([level, level, level, 0]) for level in range(256))
+_BMP_HEADER = 54  # bytes of a BMP's two headers
+_SIGNATURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"GIF8": "GIF", b"BM": "BMP"}
+
+
+def decode(data: tf.Tensor) -> tf.Tensor:
+    """An encoded image as `[height, width, 3]` uint8; see the table above for what is read.
+
+    Args:
+        data: the bytes of a file.
+
+    Raises:
+        tf.errors.InvalidArgumentError: the bytes cannot be decoded, or TensorFlow would give wrong colours.
+    """
+    # TensorFlow takes palette numbers for grey levels, and ignores masks and compression.
+    is_bmp = tf.equal(tf.strings.substr(data, 0, 2), b"BM")
+    is_right = tf.cond(is_bmp, lambda: _is_plain_bmp(data), lambda: True)
+    with tf.control_dependencies([tf.Assert(is_right, ["BMP with a palette, 16 bits or compression: save it as PNG"])]):
+        image = tf.io.decode_image(data, channels=3, expand_animations=False)
+    image.set_shape([None, None, 3])
+    return image
+
+
+# Not inlined: each operation of the branch would be scheduled for every JPEG and PNG too.
+@tf.function(
+    input_signature=[tf.TensorSpec([], tf.string)], autograph=False, experimental_attributes={"_noinline": True}
+)
+def _is_plain_bmp(data: tf.Tensor) -> tf.Tensor:
+    """Whether TensorFlow decodes a BMP rightly."""
+    # Zeros behind, so that files that end early have a header, which is then refused.
+    start = tf.strings.substr(tf.strings.join([data, bytes(_BMP_HEADER)]), 14, 40)
+    header, _, _, planes_and_bits, compression, _, _, _, colours, _ = tf.unstack(tf.io.decode_raw(start, tf.int32), 10)
+    bits = tf.bitwise.right_shift(planes_and_bits, 16)
+    plain = tf.equal(compression, 0)
+    masked = tf.equal(compression, 3) & tf.equal(_at(data, _BMP_HEADER, 12), _BLUE_GREEN_RED)
+    grey = tf.equal(_at(data, 14 + header, len(_GREYS)), _GREYS) & (tf.equal(colours, 0) | tf.equal(colours, 256))
+    known = (tf.equal(bits, 24) & plain) | (tf.equal(bits, 32) & (plain | masked)) | (tf.equal(bits, 8) & plain & grey)
+    return known & (header >= 40)
+
+
+def _at(data: tf.Tensor, start: tf.Tensor | int, length: int) -> tf.Tensor:
+    """Bytes from a place on; fewer, or none, where the data end."""
+    return tf.strings.substr(data, tf.clip_by_value(start, 0, tf.strings.length(data)), length)
+
+
+def fault(path: str) -> str:
+    """Why `decode` fails on a file, in a few words, from its first bytes."""
+    with open(path, "rb") as file:
+        start = file.read(2048)
+    if not start:
+        return "empty file"
+    if start.startswith(b"BM"):
+        reason = _fault_of_bmp(start)
+    elif start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        reason = _fault_of_webp(start)
+    else:
+        kind = next((name for signature, name in _SIGNATURES.items() if start.startswith(signature)), None)
+        reason = f"damaged or cut off {kind}" if kind else _other_format(path)
+    return reason
+
+
+def _fault_of_bmp(start: bytes) -> str:
+    if len(start) < _BMP_HEADER:
+        return "damaged or cut off BMP"
+    (header,) = struct.unpack_from("<I", start, 14)
+    bits, compression = struct.unpack_from("<HI", start, 28)
+    if header < 40:
+        kind = "BMP with an OS/2 header"
+    elif compression in (1, 2, 4, 5) or (compression == 3 and bits not in (16, 32)):
+        kind = "compressed BMP"
+    elif bits < 8 or (bits == 8 and start[14 + header :][: len(_GREYS)] != _GREYS):
+        kind = "palette BMP"
+    elif bits == 16:
+        kind = "16-bit BMP"
+    elif compression and start[_BMP_HEADER:][:12] != _BLUE_GREEN_RED:
+        kind = "BMP with colour masks"
+    else:
+        return "damaged or cut off BMP"
+    return f"{kind}: save it as PNG"
+
+
+def _fault_of_webp(start: bytes) -> str:
+    chunk, flags = start[12:16], start[20:25].ljust(5, b"\0")
+    if chunk == b"VP8X" and flags[0] & 0x02:
+        return "animated WebP: save a frame as PNG"
+    if (chunk == b"VP8X" and flags[0] & 0x10) or (chunk == b"VP8L" and flags[4] & 0x10):
+        return "WebP with transparency: save it as PNG"
+    return "damaged or cut off WebP"
+
+
+def _other_format(path: str) -> str:
+    try:
+        with PIL.Image.open(path) as image:
+            return f"{image.format} by its content: save it as PNG"
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError):
+        return "no JPEG, PNG, GIF, BMP or WebP by its content"
