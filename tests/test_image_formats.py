@@ -1,6 +1,7 @@
 """Each kind of image file has the colours that Pillow gives it, or is refused with its name and the reason."""
 
 import io
+import pickle
 import shutil
 import struct
 import zlib
@@ -108,6 +109,15 @@ def frames():
     return {"save_all": True, "append_images": [PIL.Image.fromarray(PIXELS[::-1].copy())]}
 
 
+def small_frame(left, top):
+    """A GIF whose only frame has 6x5 pixels of a canvas of 13x10."""
+    data = bytearray(saved(SIXTEEN.crop((0, 0, 6, 5)), "GIF", interlace=False))
+    data[6:10] = struct.pack("<HH", 13, 10)
+    descriptor = data.index(b"," + bytes(4) + struct.pack("<HH", 6, 5))
+    data[descriptor + 1 : descriptor + 5] = struct.pack("<HH", left, top)
+    return bytes(data)
+
+
 # Name of the file -> its bytes; the pixels are Pillow's.
 RIGHT = {
     "24.bmp": saved(IMAGE, "BMP"),
@@ -149,6 +159,7 @@ RIGHT = {
     "UPPER.JPEG": saved(IMAGE, "JPEG"),
 }
 
+SMALL = "GIF whose first frame is smaller than its canvas: save it as PNG"
 PALETTE, ALPHA = "palette BMP: save it as PNG", "WebP with transparency: save it as PNG"
 REFUSED = {
     "8.bmp": (saved(IMAGE.convert("P"), "BMP"), PALETTE),
@@ -164,6 +175,8 @@ REFUSED = {
     "alpha.webp": (saved(translucent(), "WEBP"), ALPHA),
     "alpha_lossless.webp": (saved(translucent(), "WEBP", lossless=True), ALPHA),
     "animated.webp": (saved(IMAGE, "WEBP", **frames()), "animated WebP: save a frame as PNG"),
+    "offset.gif": (small_frame(4, 3), SMALL),
+    "corner.gif": (small_frame(0, 0), SMALL),
     "empty.jpg": (b"", "empty file"),
     "tiff.jpg": (saved(IMAGE, "TIFF"), "TIFF by its content: save it as PNG"),
     "page.jpg": (b"<html>404</html>", "no JPEG, PNG, GIF, BMP or WebP by its content"),
@@ -244,3 +257,24 @@ def test_each_of_several_files_has_its_reason(class_folders):
         caught.value
     )
     assert caught.value.reasons == (PALETTE, ALPHA, "empty file")
+
+
+def test_the_error_is_sent_to_other_processes_whole(tmp_path):
+    """Also where the file is gone by then."""
+    (tmp_path / "1.bmp").write_bytes(REFUSED["1.bmp"][0])
+    error = data.CorruptPictureError([str(tmp_path / "1.bmp")])
+    (tmp_path / "1.bmp").unlink()
+    other = pickle.loads(pickle.dumps(error))
+    assert (other.paths, other.reasons, str(other)) == (error.paths, (PALETTE,), str(error))
+
+
+def test_a_file_that_stops_pillow_is_named_all_the_same(tmp_path, monkeypatch):
+    """As damaged AVIF files stop it, with a RuntimeError."""
+
+    def broken(path):
+        raise RuntimeError("Failed to decode image")
+
+    monkeypatch.setattr(PIL.Image, "open", broken)
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x1cftypavif")
+    with pytest.raises(data.CorruptPictureError, match=r"a.jpg \(no JPEG, PNG, GIF, BMP or WebP by its content\)"):
+        data.read_pictures([tmp_path / "a.jpg"], (8, 8))

@@ -15,7 +15,7 @@ from tests import archives
 HIDDEN = (".ipynb_checkpoints", ".thumbnails", ".git", "...")
 STRAY = (
     "__MACOSX", "@eaDir", "@EADIR", "$RECYCLE.BIN", "System Volume Information", "lost+found", "__pycache__",
-    "Thumbs.db", "thumbs.db", "desktop.ini", "Desktop.ini", "#recycle",
+    "Thumbs.db", "thumbs.db", "desktop.ini", "Desktop.ini", "#recycle", "LOST.DIR", "FOUND.000", "@sharebin",
 )  # fmt: skip
 
 
@@ -68,6 +68,14 @@ def test_hidden_and_stray_files_are_no_data(class_folders):
         (cat / name).write_bytes(b"no image")
         (class_folders / "train" / name).write_bytes(b"no image")
     assert files_of(class_folders) == WITHOUT_STRAYS
+
+
+@pytest.mark.parametrize("name", ["recycled", "Recycler", "recycle", "trash", "thumbs", "desktop"])
+def test_classes_of_names_like_those_of_systems_are_kept(name, class_folders):
+    for split in ("train", "test"):
+        image(class_folders / split / name / "1.jpg")
+    files, class_names = files_of(class_folders)
+    assert f"{name}/1.jpg" in files and len(files) == 5 and set(class_names) == {"cat", "dog", name}
 
 
 def test_a_folder_called_like_an_image_is_a_folder(class_folders):

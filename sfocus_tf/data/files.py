@@ -19,17 +19,18 @@ _SLOW = 5000  # pictures from which on a progress bar is shown
 class CorruptPictureError(ValueError):
     """Images that cannot be decoded: all their `paths`, and in `reasons` why, such as "palette BMP: save it as PNG"."""
 
-    def __init__(self, paths: Sequence[str]):
+    def __init__(self, paths: Sequence[str], reasons: Sequence[str] | None = None):
         self.paths = tuple(paths)
-        self.reasons = tuple(map(fault, self.paths))
+        self.reasons = tuple(map(fault, self.paths) if reasons is None else reasons)
         each = [f"{path} ({reason})" for path, reason in zip(self.paths, self.reasons, strict=True)]
         super().__init__(
             f"{len(paths)} picture(s) cannot be decoded: {shown(each)}. Mend or remove them, or leave them out with "
             "--skip_corrupt (skip_corrupt=True)."
         )
 
-    def __reduce__(self) -> tuple[type, tuple[tuple[str, ...]]]:
-        return type(self), (self.paths,)  # not the message, as exceptions are pickled otherwise
+    def __reduce__(self) -> tuple[type, tuple[tuple[str, ...], tuple[str, ...]]]:
+        # Not the message, as exceptions are pickled otherwise; and the files may be gone, or on another machine.
+        return type(self), (self.paths, self.reasons)
 
 
 def usable(paths: Sequence[str], part: Part) -> np.ndarray:

@@ -4,7 +4,7 @@
 |---|---|---|---|
 | JPEG | .jpg, .jpeg | grey, colour and CMYK; baseline and progressive | |
 | PNG | .png | all kinds; of 16 bits a channel, the upper 8 | |
-| GIF | .gif | the first frame; its transparent pixels are black | |
+| GIF | .gif | the first frame; its transparent pixels are black | a first frame that is smaller than the canvas |
 | BMP | .bmp | 24 and 32 bits a pixel, and 8 bits of plain grey | palettes, 16 bits, compression, OS/2 headers |
 | WebP | .webp | still and opaque | animation, transparency |
 
@@ -35,18 +35,34 @@ def decode(data: tf.Tensor) -> tf.Tensor:
         tf.errors.InvalidArgumentError: the bytes cannot be decoded, or TensorFlow would give wrong colours.
     """
     # TensorFlow takes palette numbers for grey levels, and ignores masks and compression.
-    is_bmp = tf.equal(tf.strings.substr(data, 0, 2), b"BM")
-    is_right = tf.cond(is_bmp, lambda: _is_plain_bmp(data), lambda: True)
-    with tf.control_dependencies([tf.Assert(is_right, ["BMP with a palette, 16 bits or compression: save it as PNG"])]):
-        image = tf.io.decode_image(data, channels=3, expand_animations=False)
+    # Of a GIF's first frame that is smaller than the canvas it gives a part, cut off and shifted.
+    image = tf.io.decode_image(data, channels=3, expand_animations=False)
     image.set_shape([None, None, 3])
-    return image
+    start = tf.strings.substr(data, 0, 2)
+    is_doubtful = tf.equal(start, b"BM") | tf.equal(start, b"GI")
+    is_right = tf.cond(is_doubtful, lambda: _is_right(data, tf.shape(image)), lambda: True)
+    with tf.control_dependencies([tf.Assert(is_right, ["BMP or GIF of a kind that is not read: save it as PNG"])]):
+        return tf.identity(image)
 
 
 # Not inlined: each operation of the branch would be scheduled for every JPEG and PNG too.
 @tf.function(
-    input_signature=[tf.TensorSpec([], tf.string)], autograph=False, experimental_attributes={"_noinline": True}
+    input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([3], tf.int32)],
+    autograph=False,
+    experimental_attributes={"_noinline": True},
 )
+def _is_right(data: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+    """Whether TensorFlow decodes a BMP or a GIF, to an image of this shape, rightly."""
+    is_bmp = tf.equal(tf.strings.substr(data, 0, 2), b"BM")
+    return tf.cond(is_bmp, lambda: _is_plain_bmp(data), lambda: _fills_canvas(data, shape))
+
+
+def _fills_canvas(data: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+    """Whether a GIF's first frame, the image, has the size of the canvas."""
+    width, height = tf.unstack(tf.io.decode_raw(tf.strings.substr(data, 6, 4), tf.uint16), 2)
+    return tf.reduce_all(tf.equal(tf.cast(tf.stack([height, width]), tf.int32), shape[:2]))
+
+
 def _is_plain_bmp(data: tf.Tensor) -> tf.Tensor:
     """Whether TensorFlow decodes a BMP rightly."""
     # Zeros behind, so that files that end early have a header, which is then refused.
@@ -77,7 +93,10 @@ def fault(path: str) -> str:
         reason = _fault_of_webp(start)
     else:
         kind = next((name for signature, name in _SIGNATURES.items() if start.startswith(signature)), None)
-        reason = f"damaged or cut off {kind}" if kind else _other_format(path)
+        if kind == "GIF" and _has_small_frame(path):
+            reason = "GIF whose first frame is smaller than its canvas: save it as PNG"
+        else:
+            reason = f"damaged or cut off {kind}" if kind else _other_format(path)
     return reason
 
 
@@ -110,9 +129,17 @@ def _fault_of_webp(start: bytes) -> str:
     return "damaged or cut off WebP"
 
 
+def _has_small_frame(path: str) -> bool:
+    try:
+        with PIL.Image.open(path) as image:
+            return any(extent != (0, 0, *image.size) for _, extent, *_ in image.tile)
+    except Exception:  # damaged; Pillow raises many kinds
+        return False
+
+
 def _other_format(path: str) -> str:
     try:
         with PIL.Image.open(path) as image:
             return f"{image.format} by its content: save it as PNG"
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError):
+    except Exception:  # Pillow's plugins raise many kinds, such as RuntimeError for a damaged AVIF
         return "no JPEG, PNG, GIF, BMP or WebP by its content"

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 from sfocus_tf.data.formats import EXTENSIONS
 
-# Of macOS's archives, Windows, Linux's file systems, Synology, QNAP and Python; in lower case.
+# Of macOS's archives, Windows, Linux's and Android's file systems, Synology, QNAP and Python; in lower case. Names that
+# a class may have are not here, such as Windows XP's "recycler" and "recycled".
 _STRAY = frozenset(
     {
         "__macosx", "icon\r", "network trash folder", "temporary items",
-        "$recycle.bin", "recycler", "recycled", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini",
-        "lost+found", "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@tmp", "__pycache__",
+        "$recycle.bin", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "found.000",
+        "lost+found", "lost.dir", "@eadir", "@sharebin", "#recycle", "#snapshot", "@recycle", "@recently-snapshot",
+        "@tmp", "__pycache__",
     }
 )  # fmt: skip
 
