@@ -1,6 +1,6 @@
 """Trains an image classifier with attention supervision (ICASC), or with cross-entropy alone.
 
-  python train.py                                              generated pictures, a few minutes
+  python train.py                                              generated images, a few minutes
   python train.py --dataset=voc2012 --data_dir=<folder>        the recipe in configs/voc2012.py
   python train.py --dataset=folder --data_dir=<folder>         class folders of your own
   python train.py --dataset=voc2012:tiny --data_dir=<folder>   any recipe in a minute, to see that all is in place
@@ -34,10 +34,10 @@ _METHOD = flags.DEFINE_string("method", None, "icasc or cross_entropy.")
 _OBJECTIVE = flags.DEFINE_string("objective", None, "default, light or paper; --config.objective.name.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data are.")
 _SEED = flags.DEFINE_integer("seed", None, "Of initial weights, data order and augmentation.")
-_EPOCHS = flags.DEFINE_integer("epochs", None, "Passes over the training pictures.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Pictures a step.")
+_EPOCHS = flags.DEFINE_integer("epochs", None, "Passes over the training images.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images a step.")
 _BACKBONE = flags.DEFINE_string("backbone", None, "Network, such as resnet20, efficientnet_lite0 or ResNet50.")
-_SKIP_CORRUPT = flags.DEFINE_bool("skip_corrupt", None, "Leave pictures that cannot be decoded out.")
+_SKIP_CORRUPT = flags.DEFINE_bool("skip_corrupt", None, "Leave images that cannot be decoded out.")
 _DETERMINISTIC = flags.DEFINE_bool("deterministic", None, "The same bits in each run.")
 _STRATEGY = flags.DEFINE_string("strategy", None, "auto, one, mirrored, multi_worker or tpu.")
 _DEVICES = flags.DEFINE_list("devices", None, "Such as GPU:0,GPU:1; CPU:0,CPU:1 to try several replicas without GPUs.")

@@ -1,10 +1,9 @@
-"""What measuring costs: every measure but insertion and deletion, as a ratio to `explain` alone.
+"""Cost of evaluation: all metrics except insertion and deletion, relative to `explain` alone.
 
   python benchmarks/evaluation.py --data_dir=<folder with VOCdevkit>
 
-Both read the same pictures from their files, 160 pixels, EfficientNet-Lite0; repetitions take turns. `explain` is
-asked for one class and its rival of every picture; evaluation explains every class that a picture has. The last line is
-JSON.
+Both read the same image files, at 160 pixels, with EfficientNet-Lite0, and take turns. `explain` explains one class and
+its rival per image; evaluation explains every class of an image. The last line is JSON.
 """
 
 import json
@@ -17,9 +16,9 @@ from absl import app, flags
 import sfocus_tf as sf
 from sfocus_tf import backbones, evaluation
 
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data are.", required=True)
-_DATASET = flags.DEFINE_string("dataset", "voc2012", "Data set with boxes.")
-_REPETITIONS = flags.DEFINE_integer("repetitions", 3, "Times each is run.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the data.", required=True)
+_DATASET = flags.DEFINE_string("dataset", "voc2012", "A data set with boxes.")
+_REPETITIONS = flags.DEFINE_integer("repetitions", 3, "Number of timed runs of each.")
 
 
 def main(_):
@@ -41,7 +40,7 @@ def main(_):
             if repetition:
                 seconds[name].append(time.perf_counter() - begin)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    result = {"pictures": data.source.size, "evaluate": round(medians["evaluate"] / medians["explain"], 3)}
+    result = {"images": data.source.size, "evaluate": round(medians["evaluate"] / medians["explain"], 3)}
     print(json.dumps(result | {f"{name}_seconds": round(value, 2) for name, value in medians.items()}))
 
 

@@ -1,15 +1,15 @@
-"""What benchmarks/accuracy.py runs: its experiments, and how each is trained.
+"""The experiments of benchmarks/accuracy.py and their training recipes.
 
-Recipes were chosen for cross-entropy, on validation parts of the training pictures; see docs/gain.md.
+Recipes were tuned for cross-entropy, on validation images held out of the training images; see docs/gain.md.
 """
 
 import shutil
 
 ARMS = ("cross_entropy", "icasc", "control")
 PLAIN = ("cross_entropy", "control")
-# What differs from the default objective, as keyword arguments of `sfocus_tf.objective`.
+# Changes to the default objective, as keyword arguments of `sfocus_tf.objective`.
 ABLATIONS = {
-    "chance": {"last": {"weight": 1e-6}},  # does nothing but round otherwise: what chance makes of a difference
+    "chance": {"last": {"weight": 1e-6}},  # differs only by rounding: shows the effect of chance
     "weak": {"last": {"weight": 0.1}},
     "strong": {"last": {"weight": 1.0}},
     "every_4": {name: {"every_steps": 4} for name in ("inner", "last", "consistency")},
@@ -19,9 +19,9 @@ ABLATIONS = {
     "with_consistency": {"consistency": {"weight": 0.3}},
     "consistency_alone": {"last": {"weight": 0.0}, "consistency": {"weight": 0.3}},
 }
-# Forms of separation that were removed from the package; their runs are in benchmarks/results/archive.
+# Forms of separation removed from the package; their runs are in benchmarks/results/archive.
 REMOVED = ("outside", "difference", "margin")
-PICTURES_A_CLASS = {"cifar10": 500, "cifar10_few": 250}  # to train on; else all
+IMAGES_A_CLASS = {"cifar10": 500, "cifar10_few": 250}  # for training; all for other experiments
 _CIFAR10 = (
     "--dataset=folder", "--backbone=resnet20", "--config.image_size=32", "--config.optimizer.schedule=cosine",
 )  # fmt: skip
@@ -30,7 +30,7 @@ _BIRDS = ("--dataset=cub200", "--config.image_size=128", "--batch_size=16")
 _VOC = ("--dataset=voc2012", "--config.image_size=128")
 EXPERIMENTS = {
     "cifar10": (*_CIFAR10_FEW, "--config.optimizer.weight_decay=2e-2"),
-    # The field's usual weight decay, 5e-4 as an L2 term, which is too little for so few pictures.
+    # The usual weight decay, 5e-4 as an L2 term, which is too little for so few images.
     "cifar10_few": (*_CIFAR10_FEW, "--config.optimizer.weight_decay=5e-3"),
     "cifar10_full": (*_CIFAR10, "--epochs=20", "--batch_size=128", "--config.optimizer.weight_decay=5e-3"),
     "cub200": (*_BIRDS, "--epochs=12"),
@@ -43,16 +43,16 @@ TINY_FLAGS = ("--epochs=1", "--config.examples=64", "--backbone=resnet8", "--con
 
 
 def few_a_class(cifar10, count):
-    """A folder beside CIFAR-10's with links to the first pictures of each class to train on, and all to test on."""
+    """Makes a folder beside CIFAR-10's that links the first `count` training images per class, and all test images."""
     folder = cifar10.with_name(f"cifar10_{count}_a_class")
     if not folder.exists():
-        made = folder.with_name(f"{folder.name}.new")
-        shutil.rmtree(made, ignore_errors=True)
+        partial = folder.with_name(f"{folder.name}.new")
+        shutil.rmtree(partial, ignore_errors=True)
         for source in sorted((cifar10 / "train").iterdir()):
-            target = made / "train" / source.name
+            target = partial / "train" / source.name
             target.mkdir(parents=True)
-            for picture in sorted(source.iterdir())[:count]:
-                (target / picture.name).symlink_to(picture.resolve())
-        (made / "test").symlink_to((cifar10 / "test").resolve())
-        made.rename(folder)
+            for image in sorted(source.iterdir())[:count]:
+                (target / image.name).symlink_to(image.resolve())
+        (partial / "test").symlink_to((cifar10 / "test").resolve())
+        partial.rename(folder)
     return folder

@@ -1,13 +1,13 @@
-"""What explaining pictures costs, as a multiple of `predict`.
+"""Cost of explaining images, relative to `predict`.
 
   python benchmarks/explain.py                                                  ResNet-18, 32 pixels, batches of 64
   python benchmarks/explain.py --backbone=efficientnet_lite0 --image_size=160 --batch_size=32
 
-In turns, in one process: Keras' `predict`; `explain`, which also gives the maps of two classes at two layers; `explain`
-with the last layer alone; the same four maps by tf-keras-vis' Gradcam (which runs eagerly, a forward pass for each
-map); the classifier in a bare tf.function; and the SavedModel's two signatures. Each round gives ratios, and the median
-of the rounds counts. The last line is JSON: ratios to `predict`, and `explain_to_bare` and `served`, those of `explain`
-to the bare function and of the two signatures to each other.
+Timed in turns in one process: Keras' `predict`; `explain`, which adds the maps of two classes at two layers; `explain`
+with the last layer only; the same four maps by tf-keras-vis' Gradcam (which runs eagerly, one forward pass per map);
+the classifier in a bare tf.function; and the SavedModel's two signatures. Ratios are medians over the rounds. The last
+line is JSON: ratios to `predict`; `explain_to_bare`, the ratio of `explain` to the bare function; and `served`, that of
+the two signatures.
 """
 
 import json
@@ -27,7 +27,7 @@ from absl import app, flags
 from tf_keras_vis.gradcam import Gradcam
 from tf_keras_vis.utils.scores import CategoricalScore
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # for this folder, as a script
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # makes `benchmarks` importable from a script
 
 import sfocus_tf as sf
 from benchmarks import stepping
@@ -35,13 +35,13 @@ from sfocus_tf import backbones
 
 _BACKBONE = flags.DEFINE_string("backbone", "resnet18_cifar", "Network.")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Height and width, in pixels.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Pictures a batch.")
-_BATCHES = flags.DEFINE_integer("batches", 4, "Batches a round.")
-_ROUNDS = flags.DEFINE_integer("rounds", 9, "How often they take turns.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images per batch.")
+_BATCHES = flags.DEFINE_integer("batches", 4, "Batches per round.")
+_ROUNDS = flags.DEFINE_integer("rounds", 9, "Number of rounds.")
 
 
 def by_tf_keras_vis(classifier, explanation, images, layers):
-    """The maps of both classes at both layers, batch by batch."""
+    """Computes the maps of both classes at both layers, batch by batch."""
     gradcam = Gradcam(classifier, clone=False)
     maps = []
     for role in ("target", "rival"):
@@ -85,7 +85,7 @@ def main(_):
         for name, answer in answers.items():
             begin = time.perf_counter()
             answer()
-            if round_:  # the first one compiles
+            if round_:  # the first round compiles
                 seconds[name].append(time.perf_counter() - begin)
 
     def ratio(name, other):
@@ -94,7 +94,7 @@ def main(_):
     result = {name: ratio(name, "predict") for name in seconds if name != "predict"}
     for name, times in seconds.items():
         print(
-            f"{name:<15} {len(images) / statistics.median(times):9.1f} pictures/s  {result.get(name, 1):7.3f} x predict"
+            f"{name:<15} {len(images) / statistics.median(times):9.1f} images/s  {result.get(name, 1):7.3f} x predict"
         )
     result |= {"explain_to_bare": ratio("explain", "bare"), "served": ratio("served_explain", "served_scores")}
     keys = ("backbone", "image_size", "batch_size")

@@ -1,12 +1,12 @@
-"""Kills train.py at random moments, goes on each time, and compares the end with that of a run left alone.
+"""Kills and resumes train.py at random moments, and compares the result with that of an uninterrupted run.
 
   python benchmarks/faults.py                           one device, 30 kills, about 20 minutes on two cores
-  python benchmarks/faults.py --workers=2 --epochs=80   two worker processes; each time one of them is killed
+  python benchmarks/faults.py --workers=2 --epochs=80   two workers, of which one is killed each time
 
-Every other kill waits until a checkpoint is being written. After each the last checkpoint is read from end to end, and
-with two workers the other one has to end by itself with code 69; where they had not met yet, it waits, and only the one
-that was killed is started again. The last line is JSON: the kills and when they struck, the longest time that a worker
-took to notice, and whether the weights at the end are those of the undisturbed run, bit for bit.
+Every other kill waits until a checkpoint is being written. After each kill the last checkpoint is read in full. With
+two workers, the survivor must exit by itself with code 69; if they had not connected yet, it waits, and only the killed
+one is restarted. The last line is JSON: the kills and when they struck, the longest time a worker took to notice,
+and whether the final weights are bit-identical to those of the uninterrupted run.
 """
 
 import collections
@@ -27,15 +27,15 @@ import numpy as np
 from absl import app, flags
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(_ROOT))  # where it is not installed
+sys.path.insert(0, str(_ROOT))  # in case the package is not installed
 
 import sfocus_tf  # noqa: F401 (registers the model)
 
-_KILLS = flags.DEFINE_integer("kills", 30, "How often the run is killed.")
-_WORKERS = flags.DEFINE_integer("workers", 1, "Worker processes; 1 is an ordinary run.")
-_EPOCHS = flags.DEFINE_integer("epochs", 240, "Length of the run; it has to outlast the kills.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the random moments.")
-_LONGEST_DELAY = 25.0  # seconds from start to kill: from the imports to a few epochs on
+_KILLS = flags.DEFINE_integer("kills", 30, "Number of kills.")
+_WORKERS = flags.DEFINE_integer("workers", 1, "Number of worker processes.")
+_EPOCHS = flags.DEFINE_integer("epochs", 240, "Length of the run; it must outlast the kills.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the random moments.")
+_LONGEST_DELAY = 25.0  # most seconds from start to kill: from the imports to a few epochs later
 _TRAIN = (
     "--dataset=scenes:tiny", "--config.image_size=16", "--config.examples=104", "--batch_size=4",
     "--deterministic", "--config.dropout=0.2", "--config.attention_images_every=0", "--config.validation_fraction=0",
@@ -43,19 +43,19 @@ _TRAIN = (
 
 
 class Run:
-    """The processes of a run and their outputs."""
+    """The processes of a run and their output."""
 
     def __init__(self, workdir):
         self.workdir = workdir
-        for name in ("new.keras", "new_best.keras"):  # leftovers that could be taken for a checkpoint being written
+        for name in ("new.keras", "new_best.keras"):  # leftovers that look like a checkpoint being written
             (workdir / name).unlink(missing_ok=True)
         self.command = [sys.executable, str(_ROOT / "train.py"), f"--workdir={workdir}", f"--epochs={_EPOCHS.value}"]
         self.environments = [os.environ]
         if _WORKERS.value > 1:
             sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(_WORKERS.value)]
-            hosts = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-            for each in sockets:
-                each.close()
+            hosts = [f"127.0.0.1:{server.getsockname()[1]}" for server in sockets]
+            for server in sockets:
+                server.close()
             tasks = [{"cluster": {"worker": hosts}, "task": {"type": "worker", "index": i}} for i in range(len(hosts))]
             self.environments = [os.environ | {"TF_CONFIG": json.dumps(task)} for task in tasks]
         self.output = workdir.with_name(f"{workdir.name}.txt")
@@ -70,12 +70,12 @@ class Run:
             )  # fmt: skip
 
     def met(self):
-        """Whether training was about to begin: the chief says so once all workers are there."""
-        return "pictures a batch" in self.output.read_text()
+        """Whether all workers have connected, after which the chief announces the start of training."""
+        return "images a batch" in self.output.read_text()
 
 
 def wait_for_moment(run, chance, in_checkpoint):
-    """Waits until a random moment, or one in which a checkpoint is written; whether the run is still going."""
+    """Waits for a random moment, or the next checkpoint write after it; returns whether the run is still going."""
     end = time.monotonic() + chance.uniform(0, _LONGEST_DELAY)
     while time.monotonic() < end or (in_checkpoint and not (run.workdir / "new.keras").exists()):
         if any(process.poll() is not None for process in run.processes):
@@ -85,7 +85,7 @@ def wait_for_moment(run, chance, in_checkpoint):
 
 
 def ended(processes, seconds):
-    """Whether all of them end within so many seconds."""
+    """Waits up to `seconds` for all processes to end; returns whether they did."""
     end = time.monotonic() + seconds
     while any(process.poll() is None for process in processes):
         if time.monotonic() > end:
@@ -95,7 +95,7 @@ def ended(processes, seconds):
 
 
 def kill_one(run, chance):
-    """Kills one process; what it left, and the seconds until the others had ended, `None` if they wait for it."""
+    """Kills one process; returns when it struck, and the seconds until the others ended (`None` if they wait)."""
     number = chance.randrange(len(run.processes))
     run.processes[number].kill()
     killed = time.monotonic()
@@ -108,7 +108,7 @@ def kill_one(run, chance):
     seconds = time.monotonic() - killed
     codes = [process.returncode for process in run.processes]
     if sorted(codes) != [-9, *[69] * (len(codes) - 1)]:
-        sys.exit(f"exit codes {codes}: expected 69 of those not killed")
+        sys.exit(f"exit codes {codes}: expected 69 from the survivors")
     last = run.workdir / "last.keras"
     if not last.exists():
         return "before the first checkpoint", seconds
@@ -123,7 +123,7 @@ def weights(workdir):
 
 
 def history(workdir):
-    """Its rows, without what differs between any two runs."""
+    """The rows of history.csv without the times, which differ between any two runs."""
     with open(workdir / "history.csv", newline="") as file:
         return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
 
@@ -131,16 +131,16 @@ def history(workdir):
 def finish(run):
     codes = [process.wait() for process in run.processes]
     if any(codes):
-        sys.exit(f"exit codes {codes} of a run that was left alone")
+        sys.exit(f"exit codes {codes} of an uninterrupted run")
 
 
 def main(_):
     chance = random.Random(_SEED.value)
     moments, noticed = collections.Counter(), 0.0
     with tempfile.TemporaryDirectory() as folder:
-        whole, disturbed = (pathlib.Path(folder, name) for name in ("whole", "disturbed"))
-        finish(Run(whole))
-        run = Run(disturbed)
+        uninterrupted, killed = (pathlib.Path(folder, name) for name in ("whole", "disturbed"))
+        finish(Run(uninterrupted))
+        run = Run(killed)
         while sum(moments.values()) < _KILLS.value:
             if not wait_for_moment(run, chance, sum(moments.values()) % 2 == 1):
                 sys.exit(f"the run ended by itself after {dict(moments)}: give it more epochs")
@@ -149,10 +149,11 @@ def main(_):
             print(f"kill {sum(moments.values())}: {moment}; all ended after {seconds} s", flush=True)
             if seconds is not None:
                 noticed = max(noticed, seconds)
-                run = Run(disturbed)
+                run = Run(killed)
         finish(run)
-        same = all(np.array_equal(one, other) for one, other in zip(weights(whole), weights(disturbed), strict=True))
-        histories = [history(each) for each in (whole, disturbed)]
+        pairs = zip(weights(uninterrupted), weights(killed), strict=True)
+        same = all(np.array_equal(one, other) for one, other in pairs)
+        histories = [history(workdir) for workdir in (uninterrupted, killed)]
     result = {"workers": _WORKERS.value, "kills": sum(moments.values()), "moments": dict(moments)}
     result |= {"longest_seconds_to_notice": round(noticed, 1), "weights_identical": same}
     print(json.dumps(result | {"history_identical": histories[0] == histories[1], "epochs": len(histories[1])}))

@@ -1,14 +1,14 @@
-"""How long the benchmarks of configs/ take: measured steps on this machine, and an ESTIMATE for a GPU.
+"""Training time of the benchmarks in configs/: measured on this machine, and an ESTIMATE for a GPU.
 
   python benchmarks/hours.py                      all of them, about 15 minutes on two cores
   python benchmarks/hours.py --only=cifar100      one
 
-For each: multiplications of the forward pass (counted from the layers), images a second of a training step here without
-and with attention supervision (median of a few steps on random images, the paper's losses in every step; the default
-objective costs less), and from them the hours of the whole training here, and on a GPU that sustains `--gpu_rate`
-multiplications a second. A training step counts as three forward passes; attention supervision costs the ratio measured
-here. Small networks and images keep a GPU less busy, so take the estimate as a lower bound there. The last line is
-JSON.
+For each: multiplications of the forward pass (counted from the layers); images per second of training here without and
+with attention supervision (median of a few steps on random images, with the paper's losses in every step; the
+default objective costs less); and from these the hours of the full training here and on a GPU that sustains
+`--gpu_rate` multiplications per second. A training step counts as three forward passes, and attention supervision as
+the ratio measured here. Small networks and images underuse a GPU: for them the estimate is a lower bound. The last line
+is JSON.
 """
 
 import importlib
@@ -26,11 +26,11 @@ import sfocus_tf as sf
 from sfocus_tf import backbones
 from sfocus_tf.data.voc import CLASS_NAMES
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # for configs/ and this folder, as a script
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # for `configs` and `benchmarks`
 
 from benchmarks.multiplications import of_forward
 
-# Config, variant, classes, training pictures.
+# Config, variant, classes, training images.
 BENCHMARKS = {
     "cifar100": ("", 100, 50_000),
     "caltech256": ("", 256, 15_360),
@@ -46,14 +46,14 @@ _ONLY = flags.DEFINE_list("only", [], "Names of benchmarks; all by default.")
 _GPU_RATE = flags.DEFINE_float(
     "gpu_rate",
     5e12,
-    "Multiplications a second that the GPU sustains in training; 5e12 is about what a V100 does in float32 with "
-    "ResNet-50 (some 400 pictures a second at 224 pixels).",
+    "Multiplications per second that the GPU sustains in training; 5e12 is about a V100 in float32 with ResNet-50 "
+    "(some 400 images per second at 224 pixels).",
 )
-_STEPS = flags.DEFINE_integer("steps", 3, "Timed steps of each kind.")
+_STEPS = flags.DEFINE_integer("steps", 3, "Number of timed steps of each kind.")
 
 
-def seconds_a_picture(model, images, labels):
-    """Median over a few training steps, after one that compiles."""
+def seconds_an_image(model, images, labels):
+    """Median seconds per image over a few training steps, after one that compiles."""
     times = []
     for step in range(1 + _STEPS.value):
         begin = time.perf_counter()
@@ -64,10 +64,10 @@ def seconds_a_picture(model, images, labels):
 
 
 def measure(name):
-    variant, classes, pictures = BENCHMARKS[name]
+    variant, classes, examples = BENCHMARKS[name]
     config = importlib.import_module(f"configs.{name.partition(':')[0]}").get_config(variant)
     size = config.image_size or (32 if config.dataset.startswith("cifar") else 224)
-    # Small, as a picture of 448 pixels takes seconds; large enough to use the cores.
+    # Small, since one image of 448 pixels takes seconds, but large enough to use the cores.
     batch = 32 if size <= 32 else 4
     images = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3)).astype(np.float32)
     labels = np.arange(batch) % classes
@@ -81,36 +81,36 @@ def measure(name):
         classifier = backbones.create(config.backbone, classes, size)
         model = wrap(classifier)
         model.compile(keras.optimizers.SGD(1e-4), loss)
-        seconds.append(seconds_a_picture(model, images, labels))
+        seconds.append(seconds_an_image(model, images, labels))
     count = of_forward(classifier)
     ratio = seconds[1] / seconds[0]
-    seen = pictures * config.epochs
+    seen = examples * config.epochs
     return {
         "network": config.backbone,
         "image_size": size,
         "epochs": config.epochs,
-        "pictures": pictures,
+        "images": examples,
         "multiplications": count,
-        "pictures_a_second": [round(1 / each, 2) for each in seconds],
+        "images_a_second": [round(1 / time_, 2) for time_ in seconds],
         "ratio": round(ratio, 2),
-        "hours_here": [round(seen * each / 3600, 1) for each in seconds],
-        "gpu_hours_estimate": [round(3 * seen * count / _GPU_RATE.value / 3600 * each, 2) for each in (1, ratio)],
+        "hours_here": [round(seen * time_ / 3600, 1) for time_ in seconds],
+        "gpu_hours_estimate": [round(3 * seen * count / _GPU_RATE.value / 3600 * factor, 2) for factor in (1, ratio)],
     }
 
 
 def main(_):
-    found = {}
+    rows = {}
     for name in _ONLY.value or BENCHMARKS:
-        row = found[name] = measure(name)
+        row = rows[name] = measure(name)
         print(
             f"{name:<17} {row['network']:<18} {row['image_size']:>4} px {row['epochs']:>4} epochs  "
-            f"{row['multiplications'] / 1e6:8.0f} M  {row['pictures_a_second'][0]:8.2f} and "
-            f"{row['pictures_a_second'][1]:8.2f} pictures/s here, {row['hours_here'][0]:8.1f} and "
+            f"{row['multiplications'] / 1e6:8.0f} M  {row['images_a_second'][0]:8.2f} and "
+            f"{row['images_a_second'][1]:8.2f} images/s here, {row['hours_here'][0]:8.1f} and "
             f"{row['hours_here'][1]:8.1f} h; GPU (estimate) {row['gpu_hours_estimate'][0]:7.2f} and "
             f"{row['gpu_hours_estimate'][1]:7.2f} h",
             flush=True,
         )
-    print(json.dumps({"gpu_rate": _GPU_RATE.value, "benchmarks": found}))
+    print(json.dumps({"gpu_rate": _GPU_RATE.value, "benchmarks": rows}))
 
 
 if __name__ == "__main__":

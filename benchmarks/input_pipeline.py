@@ -1,12 +1,11 @@
-"""Whether the input keeps up: pictures a second that it delivers alone, against what the training step takes.
+"""Whether the input keeps up: its throughput alone, compared with that of the training step.
 
   python benchmarks/input_pipeline.py      about ten minutes on two cores
 
-Made-up pictures as JPEG files in class folders, and as records of TFDS: of 32 and 64 pixels, and of 500 x 375 for the
-networks that take 160 and 224. The step is that of plain Keras on one batch in memory, the fastest one to feed. At the
-end train.py itself trains on files, and, in turns with it, with one batch in place of its input. The last line is JSON:
-`files` and `records`, pictures delivered over pictures taken; `end_to_end`, the speed of train.py on files over that on
-one batch.
+Reads synthetic images as JPEG files in class folders and as TFDS records: 32 and 64 pixels, and 500 x 375 for networks
+that take 160 and 224. The training step is that of plain Keras on one batch in memory, the fastest to feed. Then
+train.py runs on files and, taking turns, on one repeated batch of them. The last line is JSON: `files` and `records`,
+input throughput over training throughput; `end_to_end`, the speed of train.py on files over that on one batch.
 """
 
 import csv
@@ -29,14 +28,14 @@ import tensorflow_datasets as tfds
 from absl import app, flags
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(_ROOT))  # for this folder, as a script
+sys.path.insert(0, str(_ROOT))  # makes `benchmarks` importable from a script
 
 import sfocus_tf as sf
 from benchmarks import stepping
 
-_ROUNDS = flags.DEFINE_integer("rounds", 3, "How often train.py runs on files and on one batch.")
-_PICTURES = 640  # of each kind
-# Network, size that it takes, batch, height and width of the pictures.
+_ROUNDS = flags.DEFINE_integer("rounds", 3, "Number of runs of train.py on files and on one batch.")
+_IMAGES = 640  # of each kind
+# Network, its input size, batch size, height and width of the images.
 _NETWORKS = (
     ("resnet18_cifar", 32, 64, (32, 32)), ("resnet20", 32, 128, (32, 32)), ("resnet18_cifar", 64, 64, (64, 64)),
     ("efficientnet_lite0", 160, 32, (375, 500)), ("efficientnet_lite0", 224, 32, (375, 500)),
@@ -48,7 +47,7 @@ _TRAIN = (
 
 
 def encoded(shape):
-    """A picture with the detail of a photograph, more or less."""
+    """A JPEG with roughly the detail of a photograph."""
     rng = np.random.default_rng(0)
     coarse = tf.image.resize(rng.uniform(0, 255, (shape[0] // 8, shape[1] // 8, 3)), shape, "bicubic")
     noisy = coarse + rng.normal(scale=6.0, size=(*shape, 3))
@@ -56,8 +55,8 @@ def encoded(shape):
 
 
 def write_folder(root, jpeg):
-    """Class folders with the picture many times."""
-    for split, count in (("train", _PICTURES), ("test", 64)):
+    """Writes class folders with many copies of the image."""
+    for split, count in (("train", _IMAGES), ("test", 64)):
         for number in range(count):
             path = pathlib.Path(root, split, f"class{number % 10}", f"{number}.jpg")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +64,7 @@ def write_folder(root, jpeg):
 
 
 class MadeUp(tfds.core.GeneratorBasedBuilder):
-    """The same pictures as records."""
+    """The same images as TFDS records."""
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=f"{height}x{width}") for height, width in
@@ -77,7 +76,7 @@ class MadeUp(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(builder=self, features=features, supervised_keys=("image", "label"))
 
     def _split_generators(self, dl_manager):
-        return {"train": self._generate_examples(_PICTURES), "test": self._generate_examples(64)}
+        return {"train": self._generate_examples(_IMAGES), "test": self._generate_examples(64)}
 
     def _generate_examples(self, count):
         jpeg = encoded(tuple(int(side) for side in self.builder_config.name.split("x")))
@@ -86,17 +85,17 @@ class MadeUp(tfds.core.GeneratorBasedBuilder):
 
 
 def delivered(data):
-    """Pictures a second that arrive when nothing is done with them."""
+    """Images per second of the input alone."""
     iterator = iter(data.epochs(0, 20))
-    for _ in range(2 * data.steps):  # what was read ahead while the threads began
+    for _ in range(2 * data.steps):  # skip what was prefetched during startup
         next(iterator)
     begin = time.perf_counter()
-    pictures = sum(len(labels) for _, labels in iterator)
-    return pictures / (time.perf_counter() - begin)
+    images = sum(len(labels) for _, labels in iterator)
+    return images / (time.perf_counter() - begin)
 
 
 def taken(network, size, batch):
-    """Pictures a second that plain Keras trains on."""
+    """Images per second of training in plain Keras."""
     keras.backend.clear_session()
     models = {"plain": stepping.compiled("plain", network, size)}
     times = stepping.seconds_in_turns(models, stepping.one_batch(size, batch), 3)
@@ -104,18 +103,18 @@ def taken(network, size, batch):
 
 
 def train_speed(data_dir, *, one_batch):
-    """Pictures a second of train.py after its first epoch; on one batch of its input for ever, if so asked."""
+    """Images per second of train.py after its first epoch; with `one_batch`, on one repeated batch of its input."""
     with tempfile.TemporaryDirectory() as workdir:
         flags_ = [f"--data_dir={data_dir}", f"--workdir={workdir}", *_TRAIN]
         script = [__file__, "--as_train"] if one_batch else [str(_ROOT / "train.py")]
         subprocess.run([sys.executable, *script, *flags_], check=True, capture_output=True)
         with open(pathlib.Path(workdir, "history.csv"), newline="") as file:
             seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
-    return _PICTURES / statistics.median(seconds[1:])
+    return _IMAGES / statistics.median(seconds[1:])
 
 
 def train_on_one_batch():
-    """train.py, with one batch of its input for ever."""
+    """Runs train.py on one repeated batch of its input."""
     replicated = sf.data.Data.replicated
 
     def first_batch(self, strategy, first, last, skip=0):
@@ -136,18 +135,18 @@ def main(_):
             augmentation = "random_resized_crop" if size > 64 else "pad_crop_flip"
             options = {"image_size": size, "batch_size": batch, "augmentation": augmentation}
             rate = taken(network, size, batch)
-            for found, source, data_dir in (
+            for results, source, data_dir in (
                 (files, "folder", root), (records, f"tfds:made_up/{name}", folder)
             ):  # fmt: skip
                 rate_in = delivered(sf.data.load(source, "train", data_dir=data_dir, **options))
-                found[f"{network}/{size}"] = round(rate_in / rate, 2)
-                print(f"{network} at {size} pixels takes {rate:.0f} pictures/s; {source} delivers {rate_in:.0f}",
+                results[f"{network}/{size}"] = round(rate_in / rate, 2)
+                print(f"{network} at {size} pixels takes {rate:.0f} images/s; {source} delivers {rate_in:.0f}",
                       flush=True)  # fmt: skip
         ratios = []
         for _ in range(_ROUNDS.value):
-            speeds = [train_speed(pathlib.Path(folder, "32x32"), one_batch=each) for each in (False, True)]
+            speeds = [train_speed(pathlib.Path(folder, "32x32"), one_batch=one_batch) for one_batch in (False, True)]
             ratios.append(speeds[0] / speeds[1])
-            print(f"train.py: {speeds[0]:.1f} pictures/s on files, {speeds[1]:.1f} on one batch", flush=True)
+            print(f"train.py: {speeds[0]:.1f} images/s on files, {speeds[1]:.1f} on one batch", flush=True)
     print(json.dumps({"files": files, "records": records, "end_to_end": round(statistics.median(ratios), 3)}))
 
 

@@ -1,4 +1,4 @@
-"""How many multiplications a network needs for one picture, counted from its layers."""
+"""Counts the multiplications of a network for one image, from its layers."""
 
 import math
 
@@ -6,9 +6,9 @@ from sfocus_tf.classifier import graph
 
 
 def of_layers(classifier):
-    """Multiplications of the forward pass for one picture, by layer name; normalisation and activations left out.
+    """Multiplications of the forward pass for one image, by layer name, without normalisation and activations.
 
-    `classifier` is a flat functional model of fixed picture size, such as `sfocus_tf.backbones.create` makes.
+    `classifier` is a flat functional model of fixed image size, as from `sfocus_tf.backbones.create`.
     """
     counts = {}
     for layer in classifier.layers:
@@ -24,12 +24,12 @@ def of_layers(classifier):
 
 
 def of_forward(classifier):
-    """Multiplications of the forward pass for one picture."""
+    """Multiplications of the forward pass for one image."""
     return sum(of_layers(classifier).values())
 
 
 def after(classifier, path):
-    """Multiplications of those layers of a flat model that lie between a layer and the scores."""
+    """Multiplications of the layers between a layer and the scores of a flat model."""
     steps, *_ = graph.steps(classifier)
     counts = of_layers(classifier)
     reached, total = set(), 0
@@ -43,12 +43,12 @@ def after(classifier, path):
 
 
 def floors(classifier, inner_layer):
-    """A step with attention supervision as a multiple of a plain one, if multiplications were all that takes time.
+    """Time of a step with attention supervision over a plain one, if only multiplications took time.
 
-    A training step counts as three forward passes. For each of two classes one backward pass leads from the score to
-    the inner layer, which costs as much as the forward pass there; to differentiate it takes twice that again. That the
-    layers which read the inner layer can be spared theirs (`sfocus_tf.attention.channel_gradients`) is not counted, so
-    that a measured ratio may lie below.
+    A training step counts as three forward passes. For each of two classes, a backward pass from the score to the inner
+    layer costs as much as the forward pass between them, and differentiating it twice as much again. The saving in the
+    layers that read the inner layer (`sfocus_tf.attention.channel_gradients`) is not counted, so a measured ratio may
+    be lower.
     """
     share = after(classifier, inner_layer) / of_forward(classifier)
     return {"exact": 1 + 2 * share, "first_order": 1 + 2 * share / 3}

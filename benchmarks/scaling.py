@@ -1,13 +1,13 @@
-"""How throughput would grow with GPUs and hosts: a MODEL on paper, from a step, its gradients and its input.
+"""A paper MODEL of how throughput scales with GPUs and hosts, from the step, its gradients and the input.
 
   python benchmarks/scaling.py                                      ResNet-50, ILSVRC2012, as in docs/scaling.md
   python benchmarks/scaling.py --gpu_rate=1500 --network_gbit=25    other machines
 
-Measured here: how much longer a step with attention supervision takes than one without, what one core decodes and
-augments, and the size of the gradients. Assumed, as flags: what a GPU trains with plain cross-entropy, the links, the
-cores. A step takes as long as the slower of input and work on the GPU, and then the ring all-reduce of the gradients,
-not overlapped with anything: 2 (n - 1) / n times their size over the slowest link, and 2 (n - 1) latencies. The batch
-grows with the GPUs. The last line is JSON.
+Measured here: the time of a step with attention supervision over one without, the images that one core decodes and
+augments per second, and the size of the gradients. Assumed, as flags: the speed of a GPU with plain cross-entropy, the
+links and the cores. A step takes the longer of input and GPU work, plus the ring all-reduce of the gradients without
+overlap: 2 (n - 1) / n times their size over the slowest link, and 2 (n - 1) latencies. The batch grows with the number
+of GPUs. The last line is JSON.
 """
 
 import json
@@ -25,17 +25,17 @@ import sfocus_tf as sf
 from sfocus_tf import backbones
 
 _BACKBONE = flags.DEFINE_string("backbone", "ResNet50", "Network.")
-_GPU_RATE = flags.DEFINE_float("gpu_rate", 400.0, "Pictures a second of one GPU with cross-entropy (V100, float32).")
-_BATCH = flags.DEFINE_integer("batch", 64, "Pictures a GPU and step.")
+_GPU_RATE = flags.DEFINE_float("gpu_rate", 400.0, "Images per second of one GPU with cross-entropy (V100, float32).")
+_BATCH = flags.DEFINE_integer("batch", 64, "Images per GPU and step.")
 _CORES = flags.DEFINE_integer("cores", 48, "Processor cores of a host with 8 GPUs.")
-_LINK_GBYTE = flags.DEFINE_float("link_gbyte", 10.0, "Gigabytes a second between two GPUs of a host (PCIe 3).")
-_NETWORK_GBIT = flags.DEFINE_float("network_gbit", 100.0, "Gigabits a second between two hosts.")
-_LATENCY = flags.DEFINE_float("latency", 2e-5, "Seconds of one message between hosts.")
+_LINK_GBYTE = flags.DEFINE_float("link_gbyte", 10.0, "Gigabytes per second between two GPUs of a host (PCIe 3).")
+_NETWORK_GBIT = flags.DEFINE_float("network_gbit", 100.0, "Gigabits per second between two hosts.")
+_LATENCY = flags.DEFINE_float("latency", 2e-5, "Latency of a message between hosts, in seconds.")
 _EPOCH = 1_281_167
 
 
 def step_ratio(classifier, size):
-    """A step with the paper's losses as a multiple of one without; median of three in turns."""
+    """Time of a step with the paper's losses over one without; medians of three, taking turns."""
     images = np.random.default_rng(0).uniform(0, 255, (4, size, size, 3)).astype(np.float32)
     labels = np.arange(4)
     times = {"plain": [], "ours": []}
@@ -53,7 +53,7 @@ def step_ratio(classifier, size):
 
 
 def input_rate(size):
-    """Pictures a second that one core reads, decodes, crops and resizes, of ILSVRC2012's usual 500 x 375 pixels."""
+    """Images per second that one core reads, decodes, crops and resizes, at ILSVRC2012's usual 500 x 375 pixels."""
     smooth = tf.image.resize(np.random.default_rng(0).uniform(0, 255, (24, 32, 3)), (375, 500), "bicubic")
     jpeg = tf.io.encode_jpeg(tf.cast(tf.clip_by_value(smooth, 0, 255), tf.uint8), quality=95).numpy()
     with tempfile.TemporaryDirectory() as folder:
@@ -63,20 +63,20 @@ def input_rate(size):
                 path.mkdir(parents=True)
                 for number in range(100):
                     (path / f"{number}.jpg").write_bytes(jpeg)
-        options = {"image_size": size, "augmentation": "random_resized_crop", "check_pictures": False}
+        options = {"image_size": size, "augmentation": "random_resized_crop", "check_images": False}
         data = sf.data.load("folder", "train", data_dir=folder, batch_size=20, **options).epochs(0, 6)
         alone = tf.data.Options()
         alone.threading.private_threadpool_size = alone.threading.max_intra_op_parallelism = 1
         iterator = iter(data.with_options(alone))
-        for _ in range(10):  # what was read ahead while the threads began
+        for _ in range(10):  # skip what was prefetched during startup
             next(iterator)
         begin = time.perf_counter()
-        pictures = sum(len(labels) for _, labels in iterator)
-        return pictures / (time.perf_counter() - begin)
+        images = sum(len(labels) for _, labels in iterator)
+        return images / (time.perf_counter() - begin)
 
 
 def row(gpus, hosts, ratio, gradient_bytes, core_rate):
-    """Throughput of so many GPUs on so many hosts, in pictures a second, and what bounds it."""
+    """Throughput of `gpus` GPUs on `hosts` hosts, in images per second, and its bottleneck."""
     work = _BATCH.value * ratio / _GPU_RATE.value
     reading = _BATCH.value * min(gpus, 8) / (core_rate * _CORES.value)
     share = 2 * (gpus - 1) / gpus * gradient_bytes
@@ -86,7 +86,7 @@ def row(gpus, hosts, ratio, gradient_bytes, core_rate):
     rate = gpus * _BATCH.value / (max(work, reading) + exchange)
     parts = {"work": work, "input": reading if reading > work else 0.0, "exchange": exchange}
     return {
-        "hosts": hosts, "gpus": gpus, "global_batch": gpus * _BATCH.value, "pictures_a_second": round(rate),
+        "hosts": hosts, "gpus": gpus, "global_batch": gpus * _BATCH.value, "images_a_second": round(rate),
         "efficiency": round(rate * ratio / (gpus * _GPU_RATE.value), 3), "slowest": max(parts, key=parts.get),
         "exchange_share": round(exchange / (max(work, reading) + exchange), 3),
         "minutes_an_epoch": round(_EPOCH / rate / 60, 2),
@@ -99,20 +99,20 @@ def main(_):
     core_rate = input_rate(224)
     gradient_bytes = 4 * sum(int(np.prod(weight.shape)) for weight in classifier.trainable_weights)
     print(f"{_BACKBONE.value}: gradients of {gradient_bytes / 1e6:.1f} MB; a step takes {measured['icasc']:.2f} times "
-          f"one of cross-entropy; one core reads {core_rate:.0f} pictures a second")  # fmt: skip
+          f"one of cross-entropy; one core reads {core_rate:.0f} images per second")  # fmt: skip
     places = [(1, 1), (2, 1), (4, 1), (8, 1), *((8 * hosts, hosts) for hosts in (2, 4, 8, 16, 32, 64))]
-    found = {
+    tables = {
         name: [row(*place, ratio, gradient_bytes, core_rate) for place in places] for name, ratio in measured.items()
     }
-    for name, rows in found.items():
-        print(f"\n{name}\n| hosts | GPUs | batch | pictures/s | efficiency | exchange | an epoch | slowest |")
+    for name, rows in tables.items():
+        print(f"\n{name}\n| hosts | GPUs | batch | images/s | efficiency | exchange | an epoch | slowest |")
         print("|---|---|---|---|---|---|---|---|")
-        for each in rows:
-            print(f"| {each['hosts']} | {each['gpus']} | {each['global_batch']:,} | {each['pictures_a_second']:,} | "
-                  f"{each['efficiency']:.0%} | {each['exchange_share']:.0%} | {each['minutes_an_epoch']:.1f} min | "
-                  f"{each['slowest']} |")  # fmt: skip
+        for cells in rows:
+            print(f"| {cells['hosts']} | {cells['gpus']} | {cells['global_batch']:,} | {cells['images_a_second']:,} | "
+                  f"{cells['efficiency']:.0%} | {cells['exchange_share']:.0%} | {cells['minutes_an_epoch']:.1f} min | "
+                  f"{cells['slowest']} |")  # fmt: skip
     result = {"gradient_megabytes": round(gradient_bytes / 1e6, 1), "step_ratio": round(measured["icasc"], 3)}
-    print("\n" + json.dumps(result | {"pictures_a_second_and_core": round(core_rate, 1)} | found))
+    print("\n" + json.dumps(result | {"images_a_second_and_core": round(core_rate, 1)} | tables))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What an explanation costs in the SavedModel: `explain` against `serving_default`, and the size of the files.
+"""Cost of explanations in the SavedModel: `explain` against `serving_default`, and the file size.
 
   python benchmarks/serving.py
 
-EfficientNet-Lite0 at 160 pixels, batches of 1, 8 and 32; the two signatures take turns, each loaded from its file. The
-last line is JSON: median seconds a request, pictures a second, and `explain` as a ratio to `serving_default`; and the
-size on disk as a ratio to a plain export of the same classifier.
+EfficientNet-Lite0 at 160 pixels, batches of 1, 8 and 32; the two signatures take turns, loaded from disk. The last line
+is JSON: for each batch size the ratios of the median request times and the milliseconds of `explain`; and the size on
+disk over that of a plain export of the same classifier.
 """
 
 import json
@@ -21,7 +21,7 @@ from sfocus_tf import backbones
 
 _BACKBONE = flags.DEFINE_string("backbone", "efficientnet_lite0", "Network.")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 160, "Height and width in pixels.")
-_REPETITIONS = flags.DEFINE_integer("repetitions", 15, "Requests of each kind.")
+_REPETITIONS = flags.DEFINE_integer("repetitions", 15, "Number of requests of each kind.")
 
 
 def size_of(folder):
@@ -54,7 +54,7 @@ def main(_):
                     seconds[name].append(time.perf_counter() - begin)
         medians = {name: statistics.median(values) for name, values in seconds.items()}
         for name, median in medians.items():
-            print(f"batch {batch:>2}  {name:<15}  {1000 * median:7.1f} ms  {batch / median:7.1f} pictures/s")
+            print(f"batch {batch:>2}  {name:<15}  {1000 * median:7.1f} ms  {batch / median:7.1f} images/s")
         result[f"batch_{batch}"] = {
             "explain": round(medians["explain"] / medians["serving_default"], 3),
             "serving_default": round(medians["serving_default"] / medians["plain"], 3),

@@ -1,4 +1,4 @@
-"""Models to be timed against each other, and the time of their training steps, in turns in one process."""
+"""Builds models and times their training steps, taking turns in one process."""
 
 import statistics
 import time
@@ -11,11 +11,11 @@ import sfocus_tf as sf
 from sfocus_tf import backbones
 
 VARIANTS = ("plain", "default", "exact", "first_order", "every_4")
-_STEPS = 4  # a round: every_4 has one step of each kind
+_STEPS = 4  # per round, so that every_4 has one step of each kind
 
 
 class Clock(keras.callbacks.Callback):
-    """Seconds of the steps of one call of `fit`."""
+    """Total seconds of the steps in one call of `fit`."""
 
     def on_train_begin(self, logs=None):
         self.total = 0.0
@@ -28,12 +28,12 @@ class Clock(keras.callbacks.Callback):
 
 
 def compiled(variant, backbone, image_size, classes=10, **options):
-    """A classifier in plain Keras, or with attention supervision; `options` are those of `compile`."""
+    """A compiled classifier in plain Keras or with attention supervision; `options` go to `compile`."""
     classifier = backbones.create(backbone, classes, image_size)
     if variant == "plain":
         model = keras.Model(classifier.inputs, classifier.outputs)
     elif variant == "default":
-        model = sf.SharpenFocus(classifier, sf.Objective())  # from the first step on: each round is a `fit` of its own
+        model = sf.SharpenFocus(classifier, sf.Objective())  # active from step 0, since each round is its own `fit`
     else:
         timing = {"every_steps": 4 if variant == "every_4" else 1}
         terms = dict.fromkeys(("inner", "last", "consistency"), timing)
@@ -44,22 +44,22 @@ def compiled(variant, backbone, image_size, classes=10, **options):
 
 
 def one_batch(image_size, batch_size, classes=10):
-    """The same batch for ever."""
+    """Repeats one batch forever."""
     images = np.random.default_rng(0).integers(0, 256, (batch_size, image_size, image_size, 3)).astype(np.float32)
     return tf.data.Dataset.from_tensors((images, np.arange(batch_size) % classes)).repeat().prefetch(2)
 
 
 def seconds_in_turns(models, data, rounds, steps_per_execution=1):
-    """Seconds a step of each model, round by round; the first round, which compiles, is left out."""
-    clock, found = Clock(), {name: [] for name in models}
+    """Seconds per step of each model in each round, without the first round, which compiles."""
+    clock, seconds = Clock(), {name: [] for name in models}
     steps = _STEPS * steps_per_execution
     for round_ in range(1 + rounds):
         first = round_ % len(models)
         for name, model in [*models.items()][first:] + [*models.items()][:first]:
             model.fit(data, steps_per_epoch=steps, verbose=0, callbacks=[clock])
             if round_:
-                found[name].append(clock.total / steps)
-    return found
+                seconds[name].append(clock.total / steps)
+    return seconds
 
 
 def ratio(times, others):

@@ -1,9 +1,9 @@
-"""The table of several runs: cross-entropy against ICASC over the same seeds, from their results.json.
+"""Tabulates runs from their results.json: ICASC against cross-entropy over the same seeds.
 
   python benchmarks/table.py runs/*
 
-Runs of the same config and objective form a row, whatever their seed; a seed counts where both methods have it. The
-difference is paired by seed, with the 95 % interval of Student's t. The last line is JSON: a list of rows with
+Runs of the same config and objective form a row; seeds that both methods have are used. The difference is paired by
+seed, with the 95 % interval of Student's t. The last line is JSON: a list of rows with
 `metric`, `cross_entropy`, `icasc`, `difference`, `low`, `high` (in points), `seeds`, ... The metric is the accuracy (or
 mAP) on the test split after the last epoch.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from scipy import stats
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(_ROOT))  # for this folder, as a script
+sys.path.insert(0, str(_ROOT))  # makes `sfocus_tf` importable from a script
 
 from sfocus_tf.losses import OBJECTIVES
 
@@ -25,7 +25,7 @@ PAPER = {"cifar100": 3.33, "caltech256": 1.64, "ilsvrc2012": 0.92, "cub200": 4.8
 
 
 def paired(first, second):
-    """Mean difference of two lists, with the 95 % interval of Student's t (without, for a single pair)."""
+    """Mean of `second - first`, with the 95 % interval of Student's t (`None` for a single pair)."""
     differences = np.subtract(second, first)
     mean = float(differences.mean())
     if len(differences) < 2:
@@ -35,50 +35,50 @@ def paired(first, second):
 
 
 def words(difference):
-    """A paired difference and its interval, in points."""
+    """Formats a paired difference and its interval, in points."""
     interval = "one seed" if difference["low"] is None else f"{difference['low']:+.2f} to {difference['high']:+.2f}"
     return f"{difference['difference']:+.2f}", interval
 
 
 def read(folders):
-    """The finished runs in these folders."""
+    """Reads the finished runs in these folders."""
     for folder in map(pathlib.Path, folders):
         file = folder / "results.json"
         if not file.is_file():
-            print(f"left out, no results.json: {folder}", file=sys.stderr)
+            print(f"skipped, no results.json: {folder}", file=sys.stderr)
             continue
         run = json.loads(file.read_text())
         if "objective" not in run:
-            print(f"left out, a run of version 0.1: {folder}", file=sys.stderr)
+            print(f"skipped, a run of version 0.1: {folder}", file=sys.stderr)
             continue
         run["metric"] = "mAP" if "mAP" in run["test"] else "accuracy"
         if run["test"][run["metric"]] is None:
-            print(f"left out, its {run['metric']} has no meaning: {folder}", file=sys.stderr)
+            print(f"skipped, its {run['metric']} is undefined: {folder}", file=sys.stderr)
             continue
         yield run
 
 
 def settings(run, besides):
-    """A run's config as text, without what may differ between runs of one row."""
+    """A run's config as text, without the settings in `besides`, which may differ within a row."""
     return json.dumps({key: value for key, value in run["config"].items() if key not in besides}, sort_keys=True)
 
 
 def rows(folders):
-    """A row for each ICASC setting whose seeds have cross-entropy runs of the same recipe."""
+    """A row for each ICASC setting that has cross-entropy runs of the same recipe and seeds."""
     runs = list(read(folders))
-    alike = ("method", "seed", "data_dir", "attention_images_every", "check_pictures")
+    alike = ("method", "seed", "data_dir", "attention_images_every", "check_images")
     plain, ours = {}, {}
     for run in runs:
         recipe = settings(run, (*alike, "objective"))
         ours_key = (recipe, settings(run, alike), json.dumps(run.get("objective"), sort_keys=True))
-        key, found = (recipe, plain) if run["method"] == "cross_entropy" else (ours_key, ours)
-        found.setdefault(key, {})[run["seed"]] = run
+        key, group = (recipe, plain) if run["method"] == "cross_entropy" else (ours_key, ours)
+        group.setdefault(key, {})[run["seed"]] = run
     result = []
     for (recipe, *_), by_seed in ours.items():
         seeds = sorted(by_seed.keys() & plain.get(recipe, {}).keys())
         first_run = next(iter(by_seed.values()))
         if not seeds:
-            print(f"left out, no seed has both methods: {first_run['dataset']}", file=sys.stderr)
+            print(f"skipped, no seed has both methods: {first_run['dataset']}", file=sys.stderr)
             continue
         metric, config = first_run["metric"], first_run["config"]
         first, second = ([100 * runs[seed]["test"][metric] for seed in seeds] for runs in (plain[recipe], by_seed))
@@ -95,22 +95,22 @@ def rows(folders):
 
 
 def objective_in_words(row):
-    """The objective's name, and what differs from what that name stands for now."""
-    now = flat(dataclasses.asdict(OBJECTIVES[row["objective"]]))
-    changed = [f"{key}={value}" for key, value in flat(row["settings"]).items() if now.get(key) != value]
+    """The objective's name, and the settings that differ from its current definition."""
+    current = flat(dataclasses.asdict(OBJECTIVES[row["objective"]]))
+    changed = [f"{key}={value}" for key, value in flat(row["settings"]).items() if current.get(key) != value]
     return ", ".join([row["objective"], *changed])
 
 
 def flat(settings, prefix=""):
-    """Nested settings by dotted names, as in `last.weight`."""
-    found = {}
+    """Flattens nested settings to dotted names, such as `last.weight`."""
+    result = {}
     for key, value in settings.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return found
+        result |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return result
 
 
-def markdown(found):
-    """The rows as a table."""
+def markdown(table_rows):
+    """Formats the rows as a table."""
 
     def number(value, sign=""):
         return "-" if value is None else f"{value:{sign}.2f}"
@@ -119,7 +119,7 @@ def markdown(found):
         "| data | network | objective | metric | seeds | cross-entropy | ICASC | difference | 95 % interval | paper |"
     ]
     lines.append("|---|---|---|---|---|---|---|---|---|---|")
-    for row in found:
+    for row in table_rows:
         plain, ours = (
             f"{row[name]:.2f} ± {number(spread)}"
             for name, spread in zip(("cross_entropy", "icasc"), row["spread"], strict=True)
@@ -134,11 +134,11 @@ def markdown(found):
 def main(folders):
     if not folders:
         sys.exit(__doc__)
-    found = rows(folders)
-    if not found:
+    table_rows = rows(folders)
+    if not table_rows:
         sys.exit("no pair of finished runs: expected workdirs of train.py, with both methods for a seed.")
-    print(markdown(found))
-    print(json.dumps(found))
+    print(markdown(table_rows))
+    print(json.dumps(table_rows))
 
 
 if __name__ == "__main__":

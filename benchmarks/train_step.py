@@ -1,16 +1,16 @@
-"""What a training step with attention supervision costs, as a multiple of plain Keras `fit`.
+"""Cost of a training step with attention supervision, relative to plain Keras `fit`.
 
   python benchmarks/train_step.py                                                      ResNet-18, 32 pixels, batch 64
   python benchmarks/train_step.py --backbone=resnet20 --batch_size=128
   python benchmarks/train_step.py --backbone=efficientnet_lite0 --image_size=160 --batch_size=32
   python benchmarks/train_step.py --precision=mixed_bfloat16                           or --jit_compile, ...
 
-Five models train in turns in one process on one batch: plain Keras, the default objective from the first step on
-(default), the paper's losses at both layers (exact), the same with attention whose weights are taken as constants
-(first_order), and each fourth step (every_4). Each round gives a ratio, and the median of the rounds counts. The floor
-of the paper's losses is what the additional multiplications alone would cost, see benchmarks/multiplications.py. Peak
-memory is measured in processes of their own, and is a ratio to plain Keras, too: `memory_exact` that of the whole
-processes, `memory_exact_above_model` that of what they grew by in training. The last line is JSON.
+Five models take turns training on one batch in one process: plain Keras; the default objective, active from the first
+step (default); the paper's losses at both layers (exact), the same with the attention's channel weights as constants
+(first_order), and the same in every fourth step (every_4). Ratios are medians over the rounds. The floor of the paper's
+losses is the cost of the additional multiplications alone, see benchmarks/multiplications.py. Peak memory is measured
+in separate processes, also relative to plain Keras: `memory_exact` of the whole process, `memory_exact_above_model` of
+the growth during training. The last line is JSON.
 """
 
 import json
@@ -25,7 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 from absl import app, flags
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # for this folder, as a script
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # makes `benchmarks` importable from a script
 
 import sfocus_tf as sf
 from benchmarks import multiplications, stepping
@@ -33,15 +33,15 @@ from sfocus_tf import backbones
 
 _BACKBONE = flags.DEFINE_string("backbone", "resnet18_cifar", "Network.")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Height and width, in pixels.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Pictures a step.")
-_CLASSES = flags.DEFINE_integer("classes", 10, "Classes.")
-_PRECISION = flags.DEFINE_string("precision", "float32", "Of the network: float32, mixed_float16 or mixed_bfloat16.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images per step.")
+_CLASSES = flags.DEFINE_integer("classes", 10, "Number of classes.")
+_PRECISION = flags.DEFINE_string("precision", "float32", "float32, mixed_float16 or mixed_bfloat16.")
 _JIT_COMPILE = flags.DEFINE_bool("jit_compile", False, "Compile the training step with XLA.")
 _STEPS_PER_EXECUTION = flags.DEFINE_integer("steps_per_execution", 1, "As in `compile`.")
-_ROUNDS = flags.DEFINE_integer("rounds", 7, "How often the models take turns.")
-_VARIANTS = flags.DEFINE_list("variants", list(stepping.VARIANTS), "Which to time; plain has to be among them.")
-_MEMORY = flags.DEFINE_bool("memory", True, "Measure peak memory, too.")
-_MEMORY_OF = flags.DEFINE_string("memory_of", None, "Print the peak memory of one variant and end; for its own use.")
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "Number of rounds.")
+_VARIANTS = flags.DEFINE_list("variants", list(stepping.VARIANTS), "Models to time; must include plain.")
+_MEMORY = flags.DEFINE_bool("memory", True, "Also measure peak memory.")
+_MEMORY_OF = flags.DEFINE_string("memory_of", None, "Print the peak memory of one variant and exit; internal.")
 
 
 def make(variant):
@@ -50,15 +50,15 @@ def make(variant):
 
 
 def peak_memory(variant):
-    """Peak resident memory in bytes of a process that trains it for a few steps, and by how much training raised it."""
+    """Peak resident memory in bytes of a process that trains for a few steps, and its growth during training."""
     command = [sys.executable, __file__, *sys.argv[1:], f"--memory_of={variant}"]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return json.loads(output.splitlines()[-1])
 
 
 def resident(key):
-    """Resident memory of this process in bytes, now (VmRSS) or at its peak (VmHWM); of Linux."""
-    # Not from `resource`, which counts what the parent had when it started this process.
+    """Resident memory of this process in bytes, current (VmRSS) or peak (VmHWM); Linux only."""
+    # `resource` would include the memory of the parent when it started this process.
     (line,) = (line for line in pathlib.Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
     return 1024 * int(line.split()[1])
 

@@ -1,1 +1,1 @@
-"""Recipes, one file a benchmark."""
+"""Training recipes, one file per benchmark."""

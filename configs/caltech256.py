@@ -1,13 +1,13 @@
-"""Caltech-256, 60 training pictures a class. The paper's gain: +1.64 points.
+"""Caltech-256, 60 training images per class. The paper's gain: +1.64 points.
 
 Command: python train.py --dataset=caltech256
     from ImageNet weights: --dataset=caltech256:vgg19, or
     --dataset=caltech256:finetune --config.weights=<workdir of an ilsvrc2012 run>
-Data: TFDS downloads it (1.2 GB) with the builder in sfocus_tf/data/caltech256; or --data_dir=<folder with
-    256_ObjectCategories in it>. 15,360 pictures to train, the rest to test, without clutter.
-Network: ResNet-18 from scratch, as Keras has no ImageNet weights for it; `:vgg19`, its convolutions with
-    global pooling, from Keras' ImageNet weights (80 MB); `:finetune` ResNet-18 from weights of your own.
-Recipe: SGD with momentum, cosine to 0; 0.1 and 100 epochs from scratch, 0.01 and 30 epochs from weights.
+Data: TFDS downloads it (1.2 GB) with the builder in sfocus_tf/data/caltech256; or
+    --data_dir=<folder that contains 256_ObjectCategories>. 15,360 images for training, others for testing; no clutter.
+Network: ResNet-18 from scratch, since Keras has no ImageNet weights for it; `:vgg19` the VGG-19 convolutions with
+    global pooling, from Keras' ImageNet weights (80 MB); `:finetune` ResNet-18 from your own weights.
+Recipe: SGD with momentum, cosine decay; 0.1 for 100 epochs from scratch, 0.01 for 30 epochs from weights.
 Time, cross-entropy and the paper's losses (the default costs less), estimated by benchmarks/hours.py: 54 and 94 hours
     on 2 CPU cores, 0.5 and 0.8 hours on a V100; `:vgg19` 149 and 187 hours on 2 CPU cores, 1.5 and 1.9 hours on a V100.
 Measured here: not measured.
@@ -31,7 +31,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
 
 
 def _finetune(config: ml_collections.ConfigDict) -> None:
-    config.weights = "runs/ilsvrc2012-cross_entropy-0"  # where that run is by default
+    config.weights = "runs/ilsvrc2012-cross_entropy-0"  # the default workdir of that run
     config.epochs = 30
     config.optimizer.learning_rate = 0.01
 

@@ -3,10 +3,10 @@
 Command: python train.py --dataset=cifar10
 Data: TFDS downloads it (170 MB).
 Network: ResNet-20, or --backbone=resnet56, resnet18_cifar, ...
-Recipe: SGD 0.1 with momentum, a tenth at 1/2 and 3/4 of 164 epochs; padded crops and flips.
+Recipe: SGD 0.1 with momentum, divided by 10 at 1/2 and 3/4 of 164 epochs; padded crops and flips.
 Time, cross-entropy and the paper's losses (the default costs less), estimated by benchmarks/hours.py: 13 and 18 hours
-    on 2 CPU cores, under 0.1 hours on a V100; small networks keep a GPU less busy, so rather an hour.
-The paper has no result on it. Measured here: cross-entropy alone, 12 epochs, 81.04 % (README); else not measured.
+    on 2 CPU cores, under 0.1 hours on a V100 (more likely an hour: small networks underuse a GPU).
+The paper reports no result. Measured here: cross-entropy, 12 epochs, 81.04 % (README); else not measured.
 """
 
 import ml_collections

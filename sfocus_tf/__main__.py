@@ -31,18 +31,18 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m sfocus_tf", description=__doc__, epilog=_FORMS, formatter_class=argparse.RawTextHelpFormatter
     )
     added = main_parser.add_subparsers(dest="command", required=True, metavar="explain | evaluate | compare | export")
-    _add_explain(_command(added, "explain", "Where a classifier looks: one figure a picture.", _EXPLAIN))
+    _add_explain(_command(added, "explain", "Where a classifier looks: one figure an image.", _EXPLAIN))
     evaluate = _command(added, "evaluate", "How often it is right, what it confuses, and where it looks.", _EVALUATE)
     evaluate.add_argument("model", metavar="MODEL")
     evaluate.add_argument(
         "--output", metavar="FILE", default="evaluation.json", help="all numbers as JSON (%(default)s)"
     )
-    compare = _command(added, "compare", "Two classifiers on the same pictures, as one HTML page.", _COMPARE)
+    compare = _command(added, "compare", "Two classifiers on the same images, as one HTML page.", _COMPARE)
     compare.add_argument("model", metavar="MODEL_A")
     compare.add_argument("model_b", metavar="MODEL_B")
     compare.add_argument("--names", metavar="A,B", help="what the page calls them; their methods or paths by default")
     compare.add_argument("--output", metavar="FILE", default="comparison.html", help="the page (%(default)s)")
-    export = _command(added, "export", "A SavedModel for TF Serving: classes, explanations, encoded pictures.", _EXPORT)
+    export = _command(added, "export", "A SavedModel for TF Serving: classes, explanations, encoded images.", _EXPORT)
     export.add_argument("model", metavar="MODEL")
     export.add_argument("--output", metavar="FOLDER", default="served/1", help="name and version (%(default)s)")
     for command in (evaluate, compare):
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_explain(explain: argparse.ArgumentParser) -> None:
     explain.add_argument("model", metavar="MODEL")
-    explain.add_argument("pictures", metavar="PICTURE", nargs="+", help="files, folders or patterns")
+    explain.add_argument("images", metavar="IMAGE", nargs="+", help="files, folders or patterns")
     explain.add_argument(
         "--class", dest="class_name", metavar="NAME", help="class to explain, by name or number; the predicted one"
     )
@@ -80,9 +80,9 @@ def _command(added: Any, name: str, text: str, examples: str) -> argparse.Argume
     )
     if name != "export":
         command.add_argument(
-            "--batch_size", type=_positive, default=32, metavar="N", help="pictures a step (%(default)s)"
+            "--batch_size", type=_positive, default=32, metavar="N", help="images a step (%(default)s)"
         )
-        command.add_argument("--skip_corrupt", action="store_true", help="leave pictures that cannot be decoded out")
+        command.add_argument("--skip_corrupt", action="store_true", help="leave images that cannot be decoded out")
         command.add_argument(
             "--of",
             choices=EXPLAINED,
@@ -94,7 +94,7 @@ def _command(added: Any, name: str, text: str, examples: str) -> argparse.Argume
         "--image_size",
         type=_positive,
         metavar="N",
-        help="side in pixels, for a classifier that takes pictures of any size",
+        help="side in pixels, for a classifier that takes images of any size",
     )
     command.add_argument(
         "--preprocessing",
@@ -112,7 +112,7 @@ def _command(added: Any, name: str, text: str, examples: str) -> argparse.Argume
         command.add_argument(
             "--multi_label",
             action="store_true",
-            help="pictures may have several classes, where a plain classifier\ndoes not end in a sigmoid that says so",
+            help="images may have several classes, where a plain classifier\ndoes not end in a sigmoid that says so",
         )
     return command
 

@@ -29,12 +29,12 @@ _FAITHFULNESS_STEPS = 16
 
 
 def explain(arguments: argparse.Namespace) -> None:
-    """Writes one figure a picture."""
+    """Writes one figure an image."""
     cam = arguments.cam
     if cam not in (None, *CAMS, *VIS_CAMS):
         raise unknown("--cam", cam, [*CAMS, *VIS_CAMS])
     folder = pathlib.Path(arguments.output).expanduser()
-    files = _files(arguments.pictures, leave_out=folder.resolve())
+    files = _files(arguments.images, leave_out=folder.resolve())
     if arguments.of != "score" and cam in VIS_CAMS:
         raise ValueError(f"--of={arguments.of}: expected --cam to be one of {', '.join(CAMS)}, got --cam={cam}.")
     model = saved_models.load(arguments.model, arguments.preprocessing, arguments.multi_label or None)
@@ -47,11 +47,11 @@ def explain(arguments: argparse.Namespace) -> None:
     good = list(itertools.compress(files, readable([str(file) for file in files], arguments.skip_corrupt)))
     folder.mkdir(parents=True, exist_ok=True)
     paths = _figure_paths(folder, good)
-    bar = _bar(len(good), "picture")
+    bar = _bar(len(good), "image")
     ours = None if cam in VIS_CAMS else cam
     for start in range(0, len(good), arguments.batch_size):
         batch = good[start : start + arguments.batch_size]
-        images = data.read_pictures(batch, size, center_crop)
+        images = data.read_images(batch, size, center_crop)
         explanation = model.explain(images, target, rival, len(batch), of=arguments.of, cam=ours)
         if cam in VIS_CAMS:
             explanation = explain_by(cam, model, images, explanation)
@@ -71,18 +71,18 @@ def evaluate(arguments: argparse.Namespace) -> None:
     settings = _data_settings(arguments, arguments.model)
     result = _evaluated(arguments, *_model_and_split(arguments, arguments.model, settings, {})).as_json()
     output.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"{settings['name']}, {settings['split']}: {result['pictures']} pictures{_kind_of_maps(arguments)}")
+    print(f"{settings['name']}, {settings['split']}: {result['images']} images{_kind_of_maps(arguments)}")
     width = max(len(name) for name in result["summary"])
     for name, value in result["summary"].items():
         shown = "not defined" if value is None else f"{value:.3f}" if "correlation" in name else f"{100 * value:.2f} %"
         print(f"{name:<{width}}  {shown}")
-    occurring = [row for row in result["classes"] if row["pictures"]]
+    occurring = [row for row in result["classes"] if row["images"]]
     print("\n" + "  ".join(f"{name:>18}" for name in result["classes"][0]))
     for row in occurring:
         print("  ".join(f"{value:>18.4f}" if isinstance(value, float) else f"{value!s:>18}" for value in row.values()))
     print()
     for pair in result["confused"][:10]:
-        print(f"{pair['pictures']} of {pair['class']} taken for {pair['taken for']}")
+        print(f"{pair['images']} of {pair['class']} taken for {pair['taken for']}")
     print(f"\nall numbers: {output}")
 
 
@@ -103,8 +103,8 @@ def compare(arguments: argparse.Namespace) -> None:
         )
     evaluations = (_evaluated(arguments, *both[0]), _evaluated(arguments, *both[1]))
     dataset = f"{settings['name']}, {settings['split']} split{_kind_of_maps(arguments)}"
-    pictures = functools.partial(_pictures, both[0][1])
-    page = report.comparison_page(*evaluations, pictures, (names[0], names[1]), dataset)
+    images = functools.partial(_images, both[0][1])
+    page = report.comparison_page(*evaluations, images, (names[0], names[1]), dataset)
     output.write_text(page, encoding="utf-8")
     for name, each in zip(names, evaluations, strict=True):
         measure, value = each.headline()
@@ -123,8 +123,8 @@ def _modes(preprocessing: str, paths: tuple[str, str]) -> tuple[str, str]:
     return modes[0], modes[-1]
 
 
-def _pictures(split: Data, numbers: Sequence[int]) -> dict[int, np.ndarray]:
-    """Some pictures of a split by their numbers; all of them may be more than memory holds."""
+def _images(split: Data, numbers: Sequence[int]) -> dict[int, np.ndarray]:
+    """Some images of a split by their numbers; all of them may be more than memory holds."""
     found: dict[int, np.ndarray] = {}
     first, wanted = 0, set(numbers)
     for batch in split.batches.as_numpy_iterator():
@@ -141,7 +141,7 @@ def export(arguments: argparse.Namespace) -> None:
     model = saved_models.load(arguments.model, arguments.preprocessing, arguments.multi_label or None)
     size = _size(arguments, arguments.model, model)
     if size is None:
-        raise ValueError(f"--image_size is not set, and {arguments.model} takes pictures of any size.")
+        raise ValueError(f"--image_size is not set, and {arguments.model} takes images of any size.")
     names, center_crop = _class_names(arguments, model.num_classes), _config(arguments.model).get("center_crop")
     model.export(arguments.output, class_names=names, image_size=size, center_crop=center_crop)
     print(f"the SavedModel: {arguments.output}")
@@ -160,7 +160,7 @@ def _files(given: list[str], leave_out: pathlib.Path) -> list[pathlib.Path]:
             among = map(pathlib.Path, images_below(path)) if path.is_dir() else _matches(path)
             found = sorted(each for each in among if leave_out not in each.resolve().parents)
         if not found:
-            raise FileNotFoundError(f"PICTURE={text!r}: no picture there. Expected a file, a folder or a pattern.")
+            raise FileNotFoundError(f"IMAGE={text!r}: no image there. Expected a file, a folder or a pattern.")
         files += found
     return files
 
@@ -198,7 +198,7 @@ def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 
 
 def _figure_paths(folder: pathlib.Path, files: list[pathlib.Path]) -> list[pathlib.Path]:
-    """Where each picture's figure goes; with a number where two have the same name."""
+    """Where each image's figure goes; with a number where two have the same name."""
     paths: dict[pathlib.Path, None] = {}
     for file in files:
         path, number = folder / f"{file.stem}.png", 1
@@ -209,11 +209,11 @@ def _figure_paths(folder: pathlib.Path, files: list[pathlib.Path]) -> list[pathl
 
 
 def _size(arguments: argparse.Namespace, path: str, model: SharpenFocus) -> tuple[int, int] | None:
-    """Height and width of a model's pictures: its own, or where it takes any, the flag's or the workdir's."""
+    """Height and width of a model's images: its own, or where it takes any, the flag's or the workdir's."""
     height, width = model.classifier.input_shape[1:3]
     if height and width:
         if arguments.image_size not in (None, height) or arguments.image_size not in (None, width):
-            raise ValueError(f"--image_size={arguments.image_size}: {path} takes pictures of {height}x{width} pixels.")
+            raise ValueError(f"--image_size={arguments.image_size}: {path} takes images of {height}x{width} pixels.")
         return height, width
     size = arguments.image_size or _config(path).get("image_size")
     return (size, size) if size else None
@@ -261,7 +261,7 @@ def _data_settings(arguments: argparse.Namespace, *models: str) -> dict[str, Any
         "data_dir": arguments.data_dir or config.get("data_dir"),
         "center_crop": config.get("center_crop"),
         "examples": config.get("examples"),
-        "check_pictures": config.get("check_pictures", True),
+        "check_images": config.get("check_images", True),
         "validation_fraction": config.get("validation_fraction", 0.0),
         "skip_corrupt": arguments.skip_corrupt or config.get("skip_corrupt", False),
     }
@@ -270,13 +270,13 @@ def _data_settings(arguments: argparse.Namespace, *models: str) -> dict[str, Any
 def _model_and_split(
     arguments: argparse.Namespace, path: str, settings: dict[str, Any], splits: dict[tuple[int, ...] | None, Data]
 ) -> tuple[SharpenFocus, Data]:
-    """A model and the pictures at its size; `splits` keeps what was loaded, by size."""
+    """A model and the images at its size; `splits` keeps what was loaded, by size."""
     model = saved_models.load(path, arguments.preprocessing)
     if arguments.of == "relative" and model.multi_label:  # before the data are read
-        raise ValueError(f"--of=relative: expected a model of one class a picture, got MODEL={path!r}, one of several.")
+        raise ValueError(f"--of=relative: expected a model of one class an image, got MODEL={path!r}, one of several.")
     size = _size(arguments, path, model)
     if size and size[0] != size[1]:
-        raise ValueError(f"MODEL={path!r} takes pictures of {size[0]}x{size[1]} pixels: expected a square.")
+        raise ValueError(f"MODEL={path!r} takes images of {size[0]}x{size[1]} pixels: expected a square.")
     if size not in splits:
         splits[size] = data.load(
             **settings, image_size=size and size[0], batch_size=arguments.batch_size, training=False, regions=True
@@ -300,7 +300,7 @@ def _evaluated(arguments: argparse.Namespace, model: SharpenFocus, split: Data) 
 
 
 def _kind_of_maps(arguments: argparse.Namespace) -> str:
-    """What to add to the name of the pictures, where the maps are not the usual ones."""
+    """What to add to the name of the images, where the maps are not the usual ones."""
     return "" if arguments.of == "score" else f", {arguments.of} maps"
 
 

@@ -161,16 +161,16 @@ def several_workers(strategy: tf.distribute.Strategy) -> bool:
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and strategy.extended._in_multi_worker_mode()
 
 
-def replica_share(pictures: tf.Tensor, dtype: str) -> tf.Tensor | float:
-    """How many pictures this replica has over how many they have on average, a scalar.
+def replica_share(images: tf.Tensor, dtype: str) -> tf.Tensor | float:
+    """How many images this replica has over how many they have on average, a scalar.
 
-    Each replica takes means over its own pictures, and gradients are averaged over replicas. Where an incomplete batch
-    is dealt unevenly, what goes into the average has to be multiplied with this to give the mean over all pictures.
+    Each replica takes means over its own images, and gradients are averaged over replicas. Where an incomplete batch
+    is dealt unevenly, what goes into the average has to be multiplied with this to give the mean over all images.
     """
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     if replicas == 1:
         return 1.0
-    here = tf.cast(pictures, dtype)
+    here = tf.cast(images, dtype)
     everywhere = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, here)
     return here * replicas / everywhere
 

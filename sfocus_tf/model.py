@@ -199,19 +199,6 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
-    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        """As `keras.Model.fit`; the times of the objective's terms are shares of this call, from epoch 0 to `epochs`.
-
-        Raises:
-            ValueError: a model of a former version whose settings can no longer be trained.
-        """
-        if self._former is not None:
-            raise ValueError(
-                f"model {self.name!r} can be used, but not trained: {former.objective_of(self._former)[1]}. Train "
-                "SharpenFocus(model.classifier) instead."
-            )
-        return super().fit(*args, **kwargs)
-
     def set_term_weight(self, term: str, weight: float) -> None:
         """Changes the weight of a term, from the next step on; nothing needs to be compiled again.
 
@@ -240,7 +227,15 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
         contains both kinds of step is optimised differently, and rounds differently in the last bit. Where every step
         has them there is no plain step beside them, which would cost memory for nothing, and no attention is taken at
         the inner layer where no term needs it.
+
+        Raises:
+            ValueError: a model of a former version whose settings can no longer be trained.
         """
+        if self._former is not None:
+            raise ValueError(
+                f"model {self.name!r} can be used, but not trained: {former.objective_of(self._former)[1]}. Train "
+                "SharpenFocus(model.classifier) instead."
+            )
         kind = self._step_kind_now()
         force = force or kind != self._step_kind
         self._step_kind = kind
@@ -390,20 +385,20 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
     ) -> None:
         """Writes the classifier and its explanations as a SavedModel for TF Serving; see `sfocus_tf.serving`.
 
-        Encoded pictures reach the classifier as pixels from 0 to 255. One that was trained on others needs a
+        Encoded images reach the classifier as pixels from 0 to 255. One that was trained on others needs a
         `keras.layers.Rescaling` inside, or is exported by `python -m sfocus_tf export --preprocessing=...`.
 
         Args:
             filepath: the folder, such as "served/1".
             format: "tf_saved_model", or another one of `keras.Model.export`, which then writes the scores only.
             class_names: one for each class, in the order of the class numbers; the numbers by default.
-            image_size: height and width that encoded pictures are resized to; by default what the classifier takes.
-            center_crop: share of an encoded picture's shorter side that a central square window takes, in (0, 1]; by
-                default the whole picture is taken, stretched. As `sfocus_tf.data.load` has it.
+            image_size: height and width that encoded images are resized to; by default what the classifier takes.
+            center_crop: share of an encoded image's shorter side that a central square window takes, in (0, 1]; by
+                default the whole image is taken, stretched. As `sfocus_tf.data.load` has it.
             **kwargs: of `keras.Model.export`, for another format.
 
         Raises:
-            ValueError: not one name for each class, no size for a classifier that takes pictures of any, another size
+            ValueError: not one name for each class, no size for a classifier that takes images of any, another size
                 than it takes, or no share.
             FileExistsError: there is a file of that name, or a folder that is not empty.
         """
@@ -414,9 +409,23 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
             raise TypeError(f"export: unexpected arguments {', '.join(kwargs)} for format='tf_saved_model'.")
         size = tuple(image_size or self.classifier.input_shape[1:3])
         if len(size) != 2 or None in size:
-            raise ValueError("image_size: expected height and width, as this classifier takes pictures of any size.")
+            raise ValueError("image_size: expected height and width, as this classifier takes images of any size.")
         names = range(self.num_classes) if class_names is None else class_names
-        serving.save(self._extractor, filepath, tuple(str(name) for name in names), size, center_crop)
+        extractor = dataclasses.replace(self._extractor, cam=self._cam)
+        serving.save(extractor, filepath, tuple(str(name) for name in names), size, center_crop)
+
+    def around(self, classifier: keras.Model) -> "SharpenFocus":
+        """A classifier that has this one's as a layer, wrapped with the settings of this model.
+
+        Args:
+            classifier: a functional or Sequential model.
+        """
+        inner, last = (f"{self.classifier.name}/{path}" for path in (self.inner_layer, self.last_layer))
+        model = SharpenFocus(
+            classifier, self.objective, inner_layer=inner, last_layer=last, multi_label=self.multi_label
+        )
+        model._former, model._cam = self._former, self._cam
+        return model
 
     def load_own_variables(self, store: Any) -> None:
         """As every Keras layer's; called by Keras when it loads a file."""

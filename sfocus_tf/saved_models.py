@@ -20,16 +20,16 @@ def load(path: str | pathlib.Path, preprocessing: str = "none", multi_label: boo
         path: a `.keras` file, or a workdir of `train.py`, whose `last.keras` is taken.
         preprocessing: what pixels in [0, 255] go through before a classifier that has no preprocessing inside, one of
             `sfocus_tf.backbones.PREPROCESSING`. Those that `train.py` made have it inside.
-        multi_label: whether its pictures may have several classes; by default as it was trained, and for a classifier
+        multi_label: whether its images may have several classes; by default as it was trained, and for a classifier
             that was not wrapped, whether it ends in a sigmoid.
 
     Returns:
-        The model; it takes pictures with pixels in [0, 255] and gives scores before softmax or sigmoid.
+        The model; it takes images with pixels in [0, 255] and gives scores before softmax or sigmoid.
 
     Raises:
         FileNotFoundError: no such file, or a folder without `last.keras`.
         ValueError: a file that is no Keras model, or a network that cannot be wrapped: a subclassed one, one with
-            several inputs or without two scores, or one that takes no colour pictures; preprocessing for a run of
+            several inputs or without two scores, or one that takes no colour images; preprocessing for a run of
             `train.py`.
     """
     file = model_file(path)
@@ -80,13 +80,7 @@ def _wrapped(model: Any, multi_label: bool | None) -> SharpenFocus:
     trained = inside[0][1]
     plain = graph.rebuilt(model, lambda path, layer: trained.classifier if layer is trained else layer)
     classifier, _ = checks.without_probabilities(plain)
-    return SharpenFocus(
-        classifier,
-        trained.objective,
-        inner_layer=f"{trained.classifier.name}/{trained.inner_layer}",
-        last_layer=f"{trained.classifier.name}/{trained.last_layer}",
-        multi_label=trained.multi_label,
-    )
+    return trained.around(classifier)
 
 
 def _refuse_other_than_colour(path: str | pathlib.Path, classifier: keras.Model) -> None:
@@ -99,13 +93,7 @@ def _preprocessed(model: SharpenFocus, preprocessing: str) -> SharpenFocus:
     """The model with preprocessing before its classifier."""
     inputs = keras.Input(model.classifier.input_shape[1:], name="image")
     outputs = model.classifier(backbones.preprocess(preprocessing, inputs))
-    return SharpenFocus(
-        keras.Model(inputs, outputs),
-        model.objective,
-        inner_layer=f"{model.classifier.name}/{model.inner_layer}",
-        last_layer=f"{model.classifier.name}/{model.last_layer}",
-        multi_label=model.multi_label,
-    )
+    return model.around(keras.Model(inputs, outputs))
 
 
 def class_names(path: str | pathlib.Path, classes: int) -> tuple[str, ...]:

@@ -1,13 +1,13 @@
-"""A classifier as a SavedModel that answers which class a picture has, what it looked at, and why not the other one.
+"""A classifier as a SavedModel that answers which class an image has, what it looked at, and why not the other one.
 
 What is written needs TensorFlow's own operations only, neither this package nor Keras, and has these signatures:
 
 - `serving_default`: `images` -> `probabilities`, `logits`, `class_id`, `class_name`;
-- `serving_bytes`: `image_bytes`, encoded JPEG or PNG pictures -> the same;
-- `explain` and `explain_bytes`: with `class_ids` beside the pictures (the class to explain of each, or one for all; -1,
+- `serving_bytes`: `image_bytes`, encoded JPEG or PNG images -> the same;
+- `explain` and `explain_bytes`: with `class_ids` beside the images (the class to explain of each, or one for all; -1,
   or none at all in a request over gRPC, for the predicted one) -> the same, with `target_class_id`,
   `target_class_name`, `rival_class_id`, `rival_class_name`, and for each layer ("inner" and "last") and role ("target"
-  and "rival") `attention_<role>_<layer>` at the pictures' resolution in [0, 1], `raw_attention_<role>_<layer>` as
+  and "rival") `attention_<role>_<layer>` at the images' resolution in [0, 1], `raw_attention_<role>_<layer>` as
   `SharpenFocus.explain` gives it, and `overlap_<layer>` of both regions (0 where a map is without attention).
 """
 
@@ -26,7 +26,7 @@ from sfocus_tf.data.augmentation import central_crop
 
 # More pixels than a camera takes; a few kilobytes of PNG can unpack to gigabytes.
 MOST_PIXELS = 50_000_000
-_WARM_UP_SIZES = (1, 8)  # pictures a request
+_WARM_UP_SIZES = (1, 8)  # images a request
 _REGION = 0.55  # as in `sfocus_tf.evaluation.region_iou`
 
 
@@ -43,9 +43,9 @@ def save(
         extractor: the classifier and how its attention is taken.
         path: the folder, such as "served/1"; TF Serving takes the last part of it as the version.
         class_names: one for each class, in the order of the class numbers.
-        image_size: height and width that encoded pictures are resized to, in pixels.
-        center_crop: share of the shorter side of an encoded picture that a central square window takes, in (0, 1], as
-            `sfocus_tf.data.load` has it; the whole picture by default.
+        image_size: height and width that encoded images are resized to, in pixels.
+        center_crop: share of the shorter side of an encoded image that a central square window takes, in (0, 1], as
+            `sfocus_tf.data.load` has it; the whole image by default.
 
     Returns:
         The folder.
@@ -58,7 +58,7 @@ def save(
     classes = extractor.classifier.output_shape[-1]
     sides = extractor.classifier.input_shape[1:3]
     if any(side not in (None, given) for side, given in zip(sides, image_size, strict=True)):
-        raise ValueError(f"image_size={image_size}: the classifier takes pictures of {sides[0]}x{sides[1]} pixels.")
+        raise ValueError(f"image_size={image_size}: the classifier takes images of {sides[0]}x{sides[1]} pixels.")
     if center_crop is not None and not 0 < center_crop <= 1:
         raise ValueError(f"center_crop={center_crop}: expected a share of the shorter side, from 0 to 1.")
     if len(class_names) != classes:
@@ -67,7 +67,7 @@ def save(
         raise FileExistsError(f"path={str(path)!r} is there already. Give a new version, such as its next number.")
     module = tf.Module()
     module.kept = [variable.value for variable in extractor.classifier.variables]
-    decode = functools.partial(decode_pictures, image_size=image_size, center_crop=center_crop)
+    decode = functools.partial(decode_images, image_size=image_size, center_crop=center_crop)
     signatures = _signatures(extractor, class_names, decode)
     # Written beside its place and then moved there: a server that watches the folder never sees half of a version.
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -79,8 +79,8 @@ def save(
     return folder
 
 
-def decode_pictures(image_bytes: tf.Tensor, image_size: tuple[int, int], center_crop: float | None = None) -> tf.Tensor:
-    """Encoded pictures as a classifier takes them.
+def decode_images(image_bytes: tf.Tensor, image_size: tuple[int, int], center_crop: float | None = None) -> tf.Tensor:
+    """Encoded images as a classifier takes them.
 
     Args:
         image_bytes: `[batch]` strings, JPEG (grey and CMYK ones too) or PNG (of 16 bits, grey, with palette or alpha
@@ -92,7 +92,7 @@ def decode_pictures(image_bytes: tf.Tensor, image_size: tuple[int, int], center_
         `[batch, *image_size, 3]` float32 in [0, 255].
 
     Raises:
-        tf.errors.InvalidArgumentError: a string that is no JPEG or PNG picture, a damaged one, or one of more than
+        tf.errors.InvalidArgumentError: a string that is no JPEG or PNG image, a damaged one, or one of more than
             `MOST_PIXELS` pixels. The whole batch fails.
     """
     shape = tf.TensorSpec([*image_size, 3], tf.float32)
@@ -110,7 +110,7 @@ def _decode(data: tf.Tensor, image_size: tuple[int, int], center_crop: float | N
     is_jpeg = tf.equal(tf.strings.substr(start, 0, 3), b"\xff\xd8\xff")
     # A PNG begins with its header, whose sides stand in bytes 16 to 23.
     is_png = tf.equal(tf.strings.substr(start, 0, 16), b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR")
-    known = tf.Assert(is_jpeg | is_png, ["not a JPEG or PNG picture"])
+    known = tf.Assert(is_jpeg | is_png, ["not a JPEG or PNG image"])
     with tf.control_dependencies([known]):
         sides = tf.cond(
             is_jpeg,
@@ -119,7 +119,7 @@ def _decode(data: tf.Tensor, image_size: tuple[int, int], center_crop: float | N
         )
     pixels = tf.reduce_prod(sides)
     fits = tf.Assert(
-        (tf.reduce_min(sides) > 0) & (pixels <= MOST_PIXELS), ["picture of too many pixels: height and width", sides]
+        (tf.reduce_min(sides) > 0) & (pixels <= MOST_PIXELS), ["image of too many pixels: height and width", sides]
     )
     with tf.control_dependencies([fits]):
         image = tf.cond(
@@ -235,8 +235,8 @@ def _write_warm_up(folder: pathlib.Path, name: str, image_size: tuple[int, int],
             ids = {"class_ids": tf.make_tensor_proto(-1, tf.int32, (size,))}
             requests = {"serving_default": images, "explain": images | ids}
             if channels == 3:
-                picture = tf.io.encode_png(np.zeros((*image_size, 3), np.uint8)).numpy()
-                encoded = {"image_bytes": tf.make_tensor_proto([picture] * size)}
+                image = tf.io.encode_png(np.zeros((*image_size, 3), np.uint8)).numpy()
+                encoded = {"image_bytes": tf.make_tensor_proto([image] * size)}
                 requests |= {"serving_bytes": encoded, "explain_bytes": encoded | ids}
             for signature, inputs in requests.items():
                 spec = model_pb2.ModelSpec(name=name, signature_name=signature)

@@ -1,4 +1,4 @@
-"""What the tests share: quiet logs, small classifiers, and the real pictures where they are at hand."""
+"""What the tests share: quiet logs, small classifiers, and the real images where they are at hand."""
 
 import dataclasses
 import io
@@ -37,13 +37,13 @@ def _fresh_keras():
 
 @pytest.fixture(scope="session")
 def real(tmp_path_factory):
-    """Unpacks an archive of real pictures, or skips the test."""
+    """Unpacks an archive of real images, or skips the test."""
     unpacked = {}
 
     def folder(name: str) -> pathlib.Path:
         archive = SHARED / f"{name}.tar"
         if not archive.exists():
-            pytest.skip(f"the real pictures are not here: {archive}")
+            pytest.skip(f"the real images are not here: {archive}")
         if name not in unpacked:
             unpacked[name] = tmp_path_factory.mktemp(name)
             with tarfile.open(archive) as tar:
@@ -53,16 +53,16 @@ def real(tmp_path_factory):
     return folder
 
 
-def first_pictures(data: Data, pictures: int, batch_size: int) -> Data:
+def first_images(data: Data, images: int, batch_size: int) -> Data:
     """The beginning of a split."""
-    source = dataclasses.replace(data.source, size=pictures, keys=lambda seed: data.source.keys(seed).take(pictures))
+    source = dataclasses.replace(data.source, size=images, keys=lambda seed: data.source.keys(seed).take(images))
     return dataclasses.replace(data, source=source, batch_size=batch_size)
 
 
 # The paper's losses at both layers; images with next to no attention are left out.
 PAPER = sf.objective("paper", minimum_mass=0.05)
 ZERO = sf.objective("paper", inner=0.0, last=0.0, consistency=0.0)
-LABELS = np.array([0, 1, 2, 1, 0, 2])  # of six pictures, for a tiny classifier
+LABELS = np.array([0, 1, 2, 1, 0, 2])  # of six images, for a tiny classifier
 
 
 def tiny_classifier(
@@ -78,8 +78,8 @@ def tiny_classifier(
     return keras.Model(inputs, keras.layers.Dense(classes, name="scores")(x), name="tiny")
 
 
-def pictures(count: int, size: int = 8, seed: int = 0) -> np.ndarray:
-    """Random pictures with pixels in [0, 1]."""
+def random_images(count: int, size: int = 8, seed: int = 0) -> np.ndarray:
+    """Random images with pixels in [0, 1]."""
     return np.random.default_rng(seed).random((count, size, size, 3), dtype=np.float32)
 
 
@@ -88,11 +88,11 @@ def crossentropy() -> keras.losses.Loss:
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-PIXELS = np.random.default_rng(0).integers(0, 256, (12, 10, 3))  # of a picture to encode
+PIXELS = np.random.default_rng(0).integers(0, 256, (12, 10, 3))  # of an image to encode
 
 
 def encoded(image: np.ndarray, kind: str = "PNG", mode: str = "RGB") -> bytes:
-    """A picture as a file's bytes."""
+    """An image as a file's bytes."""
     buffer = io.BytesIO()
     PIL.Image.fromarray(image.astype(np.uint8)).convert(mode).save(buffer, kind)
     return buffer.getvalue()

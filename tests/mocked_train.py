@@ -6,7 +6,7 @@ import tensorflow_datasets as tfds
 
 import train
 
-PICTURES = 24  # a split
+IMAGES = 24  # a split
 SPLITS = {
     "cifar100": ("train", "test"), "caltech256": ("train", "test"), "caltech_birds2011": ("train", "test"),
     "imagenet2012": ("train", "validation", "test"), "voc": ("train", "validation", "test"),
@@ -14,7 +14,7 @@ SPLITS = {
 
 
 def example(name, features, number):
-    """A picture with labels, boxes and masks as TFDS has them for the set."""
+    """An image with labels, boxes and masks as TFDS has them for the set."""
     rng = np.random.default_rng(number)
     shape = [side or 40 for side in features["image"].shape]
     made = {"image": rng.integers(0, 256, shape, dtype=np.uint8)}
@@ -45,7 +45,7 @@ def as_dataset(builder, split=None, decoders=None, **kwargs):
     features = builder.info.features
     encoded = [
         features.serialize_example(features.encode_example(example(builder.name, features, number)))
-        for number in range(first, first + PICTURES)
+        for number in range(first, first + IMAGES)
     ]
     if isinstance(decoders, tfds.decode.PartialDecoding):
         decoders = None

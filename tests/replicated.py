@@ -3,7 +3,7 @@
   python -m tests.replicated FOLDER 4     on 4 logical devices
   python -m tests.replicated FOLDER       as one of the workers that TF_CONFIG names
 
-Pictures, weights and steps are the same whatever the number of replicas. Without normalisation the pictures are dealt
+Images, weights and steps are the same whatever the number of replicas. Without normalisation the images are dealt
 by `Data.replicated`: 25 of them in batches of 12 leave one for the last batch, and none for all replicas but the first.
 With it, an ordinary tf.data.Dataset goes to `fit`, as in a user's script.
 """
@@ -20,12 +20,12 @@ import sfocus_tf as sf
 from sfocus_tf import distribution
 from sfocus_tf.data import Data, Source
 from sfocus_tf.data.source import indexed_keys
-from tests.conftest import crossentropy, pictures
+from tests.conftest import crossentropy, random_images
 
 
 def numbered(count):
-    """So many pictures as a source."""
-    images, labels = tf.constant(pictures(count)), tf.constant(np.arange(count) % 3, tf.int32)
+    """So many images as a source."""
+    images, labels = tf.constant(random_images(count)), tf.constant(np.arange(count) % 3, tf.int32)
 
     def read(key):
         return {"image": images[key], "label": labels[key]}
@@ -35,7 +35,7 @@ def numbered(count):
 
 def dataset(count):
     """The same as a dataset of a user's own."""
-    data = tf.data.Dataset.from_tensor_slices((pictures(count), np.arange(count) % 3)).batch(12)
+    data = tf.data.Dataset.from_tensor_slices((random_images(count), np.arange(count) % 3)).batch(12)
     sharding = tf.data.Options()
     sharding.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return data.with_options(sharding)
@@ -63,7 +63,7 @@ def train(strategy, normalised):
         objective = sf.Objective(form, term, term, term, omega=5.0, minimum_mass=0.0)
         model = sf.SharpenFocus(classifier(normalised), objective)
         model.compile(keras.optimizers.SGD(0.02), crossentropy(), metrics=["accuracy"])
-    if normalised:  # 22 pictures in batches of 12 leave 10 for the last one
+    if normalised:  # 22 images in batches of 12 leave 10 for the last one
         train, validation, steps, epochs = dataset(22), dataset(22), None, 10
     else:
         data = Data(numbered(25), 12, 8, training=True, augmentation="flip", seed=3)

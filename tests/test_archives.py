@@ -24,12 +24,12 @@ def only_batch(name, split, root, **options):
 
 
 def test_voc(tmp_path):
-    archives.voc(tmp_path, pictures=2, masks=True)
+    archives.voc(tmp_path, images=2, masks=True)
     test, batch = only_batch("voc2012", "test", tmp_path, image_size=40)
     dog, cat, person = (voc.CLASS_NAMES.index(name) for name in ("dog", "cat", "person"))
     assert test.multi_label and test.class_names == voc.CLASS_NAMES
     assert [np.flatnonzero(row).tolist() for row in batch["label"]] == [[cat, dog, person]] * 2
-    # Where all objects of a class are difficult, the picture does not count for it.
+    # Where all objects of a class are difficult, the image does not count for it.
     assert [np.flatnonzero(row).tolist() for row in batch["difficult"]] == [[person], [cat, person]]
     np.testing.assert_allclose(batch["boxes"][0, 0], [5 / 20, 0, 15 / 20, 0.5])
     assert batch["box_labels"][0].tolist() == [dog, person, cat]
@@ -38,7 +38,7 @@ def test_voc(tmp_path):
 
 def test_voc_with_bad_annotations(tmp_path):
     archives.voc(tmp_path / "a", ymax=21)
-    with pytest.raises(ValueError, match=r"train_0.xml: the box of 'dog' \(xmin=1.*is not inside its picture of 40x20"):
+    with pytest.raises(ValueError, match=r"train_0.xml: the box of 'dog' \(xmin=1.*is not inside its image of 40x20"):
         data.load("voc2012", "train", data_dir=tmp_path / "a")
     archives.voc(tmp_path / "b", name="persn")
     with pytest.raises(ValueError, match="name='persn' is not known. Did you mean 'person'"):
@@ -51,7 +51,7 @@ def test_cub(tmp_path):
     assert train.class_names == ("Wren", "Crow") and batch["label"].tolist() == [0, 1]
     np.testing.assert_allclose(batch["boxes"][0, 0], [2 / 20, 4 / 20, 14 / 20, 14 / 20])
     archives.cub(tmp_path / "bad", box="4 2 30 12")
-    with pytest.raises(ValueError, match="box x=4 y=2 width=30 height=12 is not inside its picture .*1.jpg of 20x20"):
+    with pytest.raises(ValueError, match="box x=4 y=2 width=30 height=12 is not inside its image .*1.jpg of 20x20"):
         data.load("cub200", "train", data_dir=tmp_path / "bad")
 
 
@@ -67,8 +67,8 @@ def test_cub(tmp_path):
         ("<width>40</width>", "<width>forty</width>", "size/width is 'forty', not a number"),
         ("<height>20</height>", "<height>nan</height>", "size/height is 'nan', not a number"),
         ("size", "extent", "size/width is missing, not a number"),
-        ("<width>40</width>", "<width>0</width>", "is not inside its picture of 0x20 pixels"),
-        ("<annotation>", "<?xml version='1.0' encoding='none'?><annotation>", "is no XML: unknown encoding"),
+        ("<width>40</width>", "<width>0</width>", "is not inside its image of 0x20 pixels"),
+        ("<annotation>", "<?xml version='1.0' encoding='none'?><annotation>", "is not valid XML: unknown encoding"),
     ],
 )
 def test_voc_with_numbers_that_are_none(old, new, message, tmp_path):
@@ -108,7 +108,7 @@ def test_archives_of_which_a_part_is_missing(tmp_path):
 
 
 def test_caltech256(tmp_path):
-    """60 pictures a class to train, by the hash of their names; no clutter, no stray files."""
+    """60 images a class to train, by the hash of their names; no clutter, no stray files."""
     archives.caltech256(tmp_path)
     train = data.load("caltech256", "train", data_dir=tmp_path)
     test, batch = only_batch("caltech256", "test", tmp_path, image_size=8)
@@ -121,8 +121,8 @@ def test_caltech256(tmp_path):
 
 
 def test_caltech256_that_is_not_all_there(tmp_path):
-    archives.caltech256(tmp_path / "few", pictures=60)
-    with pytest.raises(ValueError, match=r"001.ak47 has 60 pictures: expected more than 60. Is it all there\?"):
+    archives.caltech256(tmp_path / "few", images=60)
+    with pytest.raises(ValueError, match=r"001.ak47 has 60 images: expected more than 60. Is it all there\?"):
         data.load("caltech256", "train", data_dir=tmp_path / "few")
     archives.caltech256(tmp_path / "other")
     (tmp_path / "other" / "256_ObjectCategories" / "002.flags").mkdir()
@@ -140,24 +140,24 @@ def test_imagenet_in_class_folders(tmp_path):
     assert all("/val/" in path for path in test.source.files)
 
 
-def test_imagenet_whose_validation_pictures_are_in_no_folders(tmp_path):
+def test_imagenet_whose_validation_images_are_in_no_folders(tmp_path):
     archives.imagenet(tmp_path)
     for path in list((tmp_path / "val").rglob("*.JPEG")):
         path.rename(tmp_path / "val" / path.name)
     for name in ("n01440764", "n01443537"):
         (tmp_path / "val" / name).rmdir()
-    with pytest.raises(ValueError, match=r"val has 0 class folder\(s\) and pictures outside of them, expected two"):
+    with pytest.raises(ValueError, match=r"val has 0 class folder\(s\) and images outside of them, expected two"):
         data.load("ilsvrc2012", "test", data_dir=tmp_path)
 
 
-def test_pictures_are_checked_beforehand_unless_told_otherwise(tmp_path):
+def test_images_are_checked_beforehand_unless_told_otherwise(tmp_path):
     archives.imagenet(tmp_path)
-    (tmp_path / "train" / "n01440764" / "n01440764_0.JPEG").write_bytes(b"no picture")
-    with pytest.raises(data.CorruptPictureError, match="n01440764_0.JPEG"):
+    (tmp_path / "train" / "n01440764" / "n01440764_0.JPEG").write_bytes(b"no image")
+    with pytest.raises(data.CorruptImageError, match="n01440764_0.JPEG"):
         data.load("ilsvrc2012", "train", data_dir=tmp_path)
-    assert data.load("ilsvrc2012", "train", data_dir=tmp_path, check_pictures=False).source.size == 4
-    with pytest.raises(ValueError, match="skip_corrupt=True needs check_pictures=True"):
-        data.load("ilsvrc2012", "train", data_dir=tmp_path, check_pictures=False, skip_corrupt=True)
+    assert data.load("ilsvrc2012", "train", data_dir=tmp_path, check_images=False).source.size == 4
+    with pytest.raises(ValueError, match="skip_corrupt=True needs check_images=True"):
+        data.load("ilsvrc2012", "train", data_dir=tmp_path, check_images=False, skip_corrupt=True)
 
 
 def test_some_examples_only(tmp_path):
@@ -183,8 +183,8 @@ def test_center_crop(tmp_path):
         data.load("voc2012", "test", data_dir=tmp_path, center_crop=2.0)
 
 
-def test_ten_real_pictures_of_voc_against_their_annotations(real):
-    """Read without this package: objects by regular expressions, sizes from the pictures' own headers."""
+def test_ten_real_images_of_voc_against_their_annotations(real):
+    """Read without this package: objects by regular expressions, sizes from the images' own headers."""
     root = real("voc2012_sample")
     loaded, batch = only_batch("voc2012", "test", root, image_size=32, examples=256)
     for row in range(0, 250, 25):
@@ -209,7 +209,7 @@ def test_ten_real_pictures_of_voc_against_their_annotations(real):
         np.testing.assert_allclose(batch["boxes"][row][shown], boxes, atol=1e-6)
 
 
-def test_ten_real_pictures_of_cub_against_their_lists(real):
+def test_ten_real_images_of_cub_against_their_lists(real):
     root = real("cub200_sample")
     loaded, batch = only_batch("cub200", "test", root, image_size=32)
     folder = root / "CUB_200_2011"
@@ -239,13 +239,13 @@ def test_difficult_objects_do_not_count_in_average_precision(tmp_path):
     from sfocus_tf.model import SharpenFocus
     from tests.conftest import tiny_classifier
 
-    archives.voc(tmp_path, pictures=4)
+    archives.voc(tmp_path, images=4)
     loaded, _ = only_batch("voc2012", "test", tmp_path, image_size=8)
     found = evaluation.evaluate(SharpenFocus(tiny_classifier(20), multi_label=True), loaded)
     table = {row["class"]: row for row in found.as_json()["classes"]}
-    assert table["person"] == {"class": "person", "pictures": 0, "average_precision": None}
-    assert table["dog"]["pictures"] == 4 and table["dog"]["average_precision"] == 1
-    assert table["cat"]["pictures"] == 2
+    assert table["person"] == {"class": "person", "images": 0, "average_precision": None}
+    assert table["dog"]["images"] == 4 and table["dog"]["average_precision"] == 1
+    assert table["cat"]["images"] == 2
     # Nor are they explained, as target or as rival.
     shown = np.stack([found.explanation.target, found.explanation.rival], axis=1)
     assert {loaded.class_names[number] for number in found.explanation.target} <= {"dog", "cat"}

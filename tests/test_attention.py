@@ -11,9 +11,9 @@ from tf_keras_vis.gradcam import Gradcam
 import sfocus_tf as sf
 from sfocus_tf import attention, backbones
 from sfocus_tf.data import scenes
-from tests.conftest import pictures, tiny_classifier
+from tests.conftest import random_images, tiny_classifier
 
-# One picture, 1x2 positions, 2 channels.
+# One image, 1x2 positions, 2 channels.
 FEATURES = tf.constant([[[[1.0, 2.0], [3.0, 0.0]]]])
 GRADIENTS = tf.constant([[[[2.0, -4.0], [0.0, 2.0]]]])
 
@@ -65,10 +65,10 @@ def test_unknown_cam_names_the_nearest():
 @pytest.mark.parametrize(("cam", "modifier"), [("grad_cam", None), ("grad_cam_positive", tf.nn.relu)])
 @pytest.mark.parametrize("layer", ["inner", "last"])
 def test_maps_equal_tf_keras_vis(cam, modifier, layer):
-    """The independent implementation, on pictures of the package and a network with normalisation and shortcuts."""
+    """The independent implementation, on images of the package and a network with normalisation and shortcuts."""
     classifier = backbones.create("resnet8", 5, 32)
     model = sf.SharpenFocus(classifier)
-    images = np.stack([scenes.picture(tf.constant(number), "test", 32)["image"] for number in range(4)])
+    images = np.stack([scenes.scene(tf.constant(number), "test", 32)["image"] for number in range(4)])
     images = images.astype(np.float32)
     explanation = model.explain(images, cam=cam)
     path = model.inner_layer if layer == "inner" else model.last_layer
@@ -89,9 +89,9 @@ def test_maps_equal_tf_keras_vis(cam, modifier, layer):
 
 @pytest.mark.parametrize("cam", attention.LINEAR)
 def test_last_map_equals_the_closed_form_of_pooling_and_dense(cam):
-    """Y = W' mean(F) + b, so alpha = W / positions whatever the picture (Zhou et al. 2016)."""
+    """Y = W' mean(F) + b, so alpha = W / positions whatever the image (Zhou et al. 2016)."""
     classifier = tiny_classifier()
-    images = pictures(6)
+    images = random_images(6)
     explanation = sf.SharpenFocus(classifier).explain(images, cam=cam)
     features = keras.Model(classifier.input, classifier.get_layer("coarse").output).predict(images, verbose=0)
     kernel = classifier.get_layer("scores").get_weights()[0] / (4 * 4)
@@ -110,7 +110,7 @@ def test_evidence_adds_up_to_the_score_where_pooling_and_one_dense_layer_follow(
     model = sf.SharpenFocus(tiny_classifier())
     _, bias = model.classifier.get_layer("scores").get_weights()
     choose = functools.partial(attention.labelled_classes, labels=tf.constant([0, 1, 2, 0]))
-    scores, classes, _, last = model._extractor.extract(pictures(4), training=False, choose=choose)
+    scores, classes, _, last = model._extractor.extract(random_images(4), training=False, choose=choose)
     for attended, ids in ((last.target, classes.target), (last.rival, classes.rival)):
         expected = tf.gather(scores, ids, batch_dims=1) - tf.gather(bias, ids)
         np.testing.assert_allclose(tf.reduce_sum(attended.evidence, axis=(1, 2)), expected, rtol=1e-4, atol=1e-6)
@@ -156,7 +156,7 @@ def test_rival_of_two_classes_and_of_very_low_scores():
 
 
 def test_multi_label_classes():
-    """Present with the highest score, absent with the highest; pictures with none of one kind are not valid."""
+    """Present with the highest score, absent with the highest; images with none of one kind are not valid."""
     scores = tf.constant([[1.0, 5.0, 2.0], [9.0, 1.0, 3.0], [9.0, 1.0, 3.0]])
     classes = attention.labelled_classes(scores, tf.constant([[1.0, 0, 1], [0, 0, 0], [1, 1, 1]]), multi_label=True)
     assert (int(classes.target[0]), int(classes.rival[0])) == (2, 1)

@@ -1,4 +1,4 @@
-"""Classifiers by name: sizes as published, preprocessing, and the ImageNet weights on real pictures."""
+"""Classifiers by name: sizes as published, preprocessing, and the ImageNet weights on real images."""
 
 import pickle
 
@@ -8,7 +8,7 @@ import pytest
 
 from sfocus_tf import backbones, data
 from sfocus_tf.backbones import efficientnet_lite, torch_weights
-from tests.conftest import pictures
+from tests.conftest import random_images
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_preprocessing_is_that_of_keras(name, module):
     model = backbones.create(name, 3, 32)
     position = next(i for i, layer in enumerate(model.layers) if layer.weights)
     entering = keras.Model(model.input, model.layers[position].input)
-    images = pictures(2, 32) * 255
+    images = random_images(2, 32) * 255
     expected = getattr(keras.applications, module).preprocess_input(images.copy())
     got = entering.predict(images, verbose=0)
     border = (got.shape[1] - 32) // 2  # ResNet pads first

@@ -7,7 +7,7 @@ import pytest
 
 import sfocus_tf as sf
 from sfocus_tf import evaluation, report
-from tests.conftest import first_pictures, tiny_classifier
+from tests.conftest import first_images, tiny_classifier
 
 webdriver = pytest.importorskip("selenium.webdriver")
 DRIVER, BROWSER = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("google-chrome")
@@ -29,7 +29,7 @@ def browser():
 
 @pytest.fixture
 def page(tmp_path):
-    data = first_pictures(sf.data.load("scenes", "validation", image_size=16, regions=True), 48, 48)
+    data = first_images(sf.data.load("scenes", "validation", image_size=16, regions=True), 48, 48)
     a, b = (evaluation.evaluate(sf.SharpenFocus(tiny_classifier(16, 16)), data) for _ in range(2))
     images = np.concatenate([batch["image"] for batch in data.batches.as_numpy_iterator()])
     path = tmp_path / "page.html"

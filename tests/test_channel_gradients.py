@@ -11,7 +11,7 @@ from keras import layers
 import sfocus_tf as sf
 from sfocus_tf import attention, backbones
 from sfocus_tf.attention import channel_gradients
-from tests.conftest import crossentropy, pictures
+from tests.conftest import crossentropy, random_images
 
 READERS = {
     "strided": lambda: layers.Conv2D(4, 3, 2, padding="same"),
@@ -133,7 +133,7 @@ def test_a_training_step_is_that_of_the_general_path(second_order):
         if general:
             with_general_path(model)
         model.compile(keras.optimizers.SGD(0.1), crossentropy())
-        model.train_on_batch(255 * pictures(6, 16), np.arange(6) % 3)
+        model.train_on_batch(255 * random_images(6, 16), np.arange(6) % 3)
         return model.get_weights()
 
     mine, other = trained(1.0, general=False), trained(1.0, general=True)
@@ -147,7 +147,7 @@ def test_a_training_step_is_that_of_the_general_path(second_order):
 def test_in_mixed_precision_the_maps_are_those_of_the_general_path(policy):
     keras.config.set_dtype_policy(policy)
     model = sf.SharpenFocus(backbones.create("resnet8", 3, 16))
-    images = 255 * pictures(6, 16)
+    images = 255 * random_images(6, 16)
     mine = model.explain(images)
     model = with_general_path(sf.SharpenFocus(model.classifier))
     other = model.explain(images, mine.target, mine.rival)
@@ -172,7 +172,7 @@ def test_losses_of_layers_are_kept(times):
         x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
         model = wrap(keras.Model(inputs, layers.Dense(3)(x)))
         model.compile(keras.optimizers.SGD(0.1), crossentropy())
-        return model.fit(pictures(6), np.arange(6) % 3, epochs=2, shuffle=False, verbose=0).history
+        return model.fit(random_images(6), np.arange(6) % 3, epochs=2, shuffle=False, verbose=0).history
 
     plain, ours = logged(lambda model: model), logged(lambda model: sf.SharpenFocus(model, sf.Objective()))
     assert ours["separation_last"][0] > 0

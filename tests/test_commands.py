@@ -18,18 +18,18 @@ from tests.conftest import ROOT, tiny_classifier
 SIZE = 64
 
 
-def folder_of_pictures(root, count=6, size=SIZE):
+def folder_of_images(root, count=6, size=SIZE):
     """Two classes: bright on the left, bright on the right."""
     rng = np.random.default_rng(0)
     for split in ("train", "test"):
         for number, name in enumerate(("left", "right")):
             folder = root / split / name
             folder.mkdir(parents=True)
-            for picture in range(count):
+            for image in range(count):
                 pixels = rng.integers(0, 90, (size, size, 3))
                 pixels[:, : size // 2] += 150 * (number == 0)
                 pixels[:, size // 2 :] += 150 * (number == 1)
-                PIL.Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{picture}.png")
+                PIL.Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{image}.png")
     return root
 
 
@@ -37,7 +37,7 @@ def folder_of_pictures(root, count=6, size=SIZE):
 def stranger(tmp_path_factory):
     """MobileNetV2 with its softmax, trained by plain Keras on pixels from -1 to 1 and saved; with its data."""
     root = tmp_path_factory.mktemp("stranger")
-    data_dir = folder_of_pictures(root / "data")
+    data_dir = folder_of_images(root / "data")
     keras.utils.set_random_seed(0)
     model = keras.applications.MobileNetV2(weights=None, input_shape=(SIZE, SIZE, 3), alpha=0.35, classes=2)
     model.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy")
@@ -58,7 +58,7 @@ def test_evaluate_a_strangers_network(stranger, tmp_path, capsys):
     images, labels = (np.concatenate(part) for part in zip(*data.batches.as_numpy_iterator(), strict=True))
     plain = model.predict(images / 127.5 - 1, verbose=0)
     assert result["summary"]["accuracy"] == evaluation.accuracy(plain, labels)
-    assert result["pictures"] == 12 and {"insertion", "overlap_inner"} <= result["summary"].keys()
+    assert result["images"] == 12 and {"insertion", "overlap_inner"} <= result["summary"].keys()
     assert [row["class"] for row in result["classes"]] == ["left", "right"]
     assert "accuracy" in capsys.readouterr().out
 
@@ -77,13 +77,13 @@ def test_explain_a_strangers_network(stranger, tmp_path, cam, capsys):
 
 
 def test_compare_two_networks(tmp_path, capsys):
-    data_dir = folder_of_pictures(tmp_path / "data", size=16)
+    data_dir = folder_of_images(tmp_path / "data", size=16)
     for name in ("one", "two"):
         sf.SharpenFocus(tiny_classifier(2, 16)).save(tmp_path / f"{name}.keras")
     main(["compare", str(tmp_path / "one.keras"), str(tmp_path / "two.keras"), "--dataset=folder", "--names=old,new",
           f"--data_dir={data_dir}", f"--output={tmp_path / 'page.html'}"])  # fmt: skip
     page = (tmp_path / "page.html").read_text()
-    assert "<h1>old and new</h1>" in page and "folder, test split, 12 pictures" in page
+    assert "<h1>old and new</h1>" in page and "folder, test split, 12 images" in page
     assert "old: accuracy" in capsys.readouterr().out
 
 
@@ -92,7 +92,7 @@ def test_a_workdir_needs_no_flags(tmp_path, capsys, monkeypatch):
     workdir = tmp_path / "run"
     workdir.mkdir()
     sf.SharpenFocus(tiny_classifier(2, 16)).save(workdir / "last.keras")
-    settings = {"dataset": "folder", "data_dir": str(folder_of_pictures(tmp_path / "data", size=16)), "method": "icasc"}
+    settings = {"dataset": "folder", "data_dir": str(folder_of_images(tmp_path / "data", size=16)), "method": "icasc"}
     (workdir / "config.json").write_text(json.dumps(settings))
     (workdir / "data.json").write_text(json.dumps({"class_names": ["left", "right"]}))
     monkeypatch.chdir(tmp_path)
@@ -100,24 +100,24 @@ def test_a_workdir_needs_no_flags(tmp_path, capsys, monkeypatch):
     measured = json.loads((tmp_path / "evaluation.json").read_text())
     main(["evaluate", str(workdir), "--of=relative", "--output=relative.json"])
     relative = json.loads((tmp_path / "relative.json").read_text())
-    assert measured["pictures"] == 12 and measured["classes"] == relative["classes"]
+    assert measured["images"] == 12 and measured["classes"] == relative["classes"]
     assert measured["summary"] != relative["summary"]
-    for _ in range(2):  # its own figures are no pictures to explain
+    for _ in range(2):  # its own figures are no images to explain
         main(["explain", str(workdir), ".", "--rival=left", "--batch_size=5"])
         assert len(list((tmp_path / "explanations").iterdir())) == 24
     (workdir / "data.json").write_text(json.dumps({"class_names": ["left", "wrong"]}))
     with pytest.raises(SystemExit, match="first that differs is 'wrong' there, 'right' here"):
         main(["evaluate", str(workdir)])
     (workdir / "data.json").write_text(json.dumps({"class_names": ["left", "right"]}))
-    picture = str(tmp_path / "data" / "test" / "left" / "0.png")
-    main(["explain", str(workdir), picture, "--cam=vis:saliency", "--output=pixels"])
+    image = str(tmp_path / "data" / "test" / "left" / "0.png")
+    main(["explain", str(workdir), image, "--cam=vis:saliency", "--output=pixels"])
     assert (tmp_path / "pixels" / "0.png").exists()
     with pytest.raises(SystemExit, match=r"--class='lift'.*'left'"):
         main(["explain", str(workdir), str(tmp_path / "data"), "--class=lift"])
 
 
 def test_a_network_for_any_size_and_one_for_rectangles(tmp_path):
-    data_dir = folder_of_pictures(tmp_path / "data", size=16)
+    data_dir = folder_of_images(tmp_path / "data", size=16)
     for name, shape in (("any", (None, None, 3)), ("wide", (16, 24, 3))):
         inputs = keras.Input(shape)
         x = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
@@ -127,23 +127,23 @@ def test_a_network_for_any_size_and_one_for_rectangles(tmp_path):
     output = tmp_path / "numbers.json"
     common = ["--dataset=folder", f"--data_dir={data_dir}", f"--output={output}"]
     main(["evaluate", str(tmp_path / "any.keras"), "--image_size=20", *common])
-    assert json.loads(output.read_text())["pictures"] == 12
+    assert json.loads(output.read_text())["images"] == 12
     with pytest.raises(SystemExit, match="16x24 pixels: expected a square"):
         main(["evaluate", str(tmp_path / "wide.keras"), *common])
-    picture = str(data_dir / "test" / "left" / "0.png")
-    main(["explain", str(tmp_path / "wide.keras"), picture, f"--output={tmp_path / 'out'}"])
+    image = str(data_dir / "test" / "left" / "0.png")
+    main(["explain", str(tmp_path / "wide.keras"), image, f"--output={tmp_path / 'out'}"])
 
 
 def test_a_trained_model_inside_another_one(tmp_path):
     """SharpenFocus, then a softmax, in one file: every command takes the classifier inside."""
-    data_dir = folder_of_pictures(tmp_path / "data", size=16)
+    data_dir = folder_of_images(tmp_path / "data", size=16)
     trained = sf.SharpenFocus(tiny_classifier(2, 16))
     model = keras.Sequential([keras.Input((16, 16, 3)), trained, keras.layers.Softmax()])
     file = str(tmp_path / "model.keras")
     model.save(file)
     output = tmp_path / "numbers.json"
     main(["evaluate", file, "--dataset=folder", f"--data_dir={data_dir}", f"--output={output}"])
-    assert json.loads(output.read_text())["pictures"] == 12
+    assert json.loads(output.read_text())["images"] == 12
     main(["explain", file, str(data_dir / "test"), f"--output={tmp_path / 'figures'}"])
     assert len(list((tmp_path / "figures").iterdir())) == 12
     main(["export", file, f"--output={tmp_path / 'served' / '1'}"])
@@ -158,10 +158,10 @@ def test_wrong_input_is_told_in_one_line(stranger, tmp_path):
     model = str(root / "mobile.keras")
     several = str(tmp_path / "several.keras")
     sf.SharpenFocus(tiny_classifier(), multi_label=True).save(several)
-    (tmp_path / "broken.png").write_text("no picture")
+    (tmp_path / "broken.png").write_text("no image")
     for arguments, message in [
         (["explain", str(root / "no.keras"), str(tmp_path / "broken.png")], "does not exist"),
-        (["explain", model, str(tmp_path / "*.jpg")], "no picture there"),
+        (["explain", model, str(tmp_path / "*.jpg")], "no image there"),
         (["explain", model, str(tmp_path / "broken.png")], "cannot be decoded"),
         (
             ["explain", model, str(tmp_path / "broken.png"), "--cam=gradcam"],
@@ -178,7 +178,7 @@ def test_wrong_input_is_told_in_one_line(stranger, tmp_path):
         (["compare", model, model, "--dataset=folder"], "both models are"),
         (["evaluate", model, "--dataset=scenes"], "trained on|16 classes"),
         (["evaluate", model, "--dataset=folder", f"--output={tmp_path}"], "is a folder"),
-        (["evaluate", model, "--dataset=folder", "--image_size=9"], "takes pictures of 64x64"),
+        (["evaluate", model, "--dataset=folder", "--image_size=9"], "takes images of 64x64"),
         (["explain", model, str(root / "data"), "--class=1", "--rival=1"], "is the class to explain"),
         (["export", model, "--output=served"], "such as served/1"),
     ]:

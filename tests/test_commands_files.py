@@ -65,7 +65,7 @@ def test_a_pattern_stands_for_the_images_it_matches(folder):
 
 @pytest.mark.parametrize("given", ["set/*.gif", "set/**/*.gif", "set/gone.jpg", "nowhere", "nowhere/**/*.jpg"])
 def test_what_stands_for_no_image_is_named(given, folder):
-    with pytest.raises(FileNotFoundError, match="PICTURE='.*': no picture there"):
+    with pytest.raises(FileNotFoundError, match="IMAGE='.*': no image there"):
         files(given)
 
 

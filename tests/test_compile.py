@@ -8,7 +8,7 @@ import tensorflow as tf
 import sfocus_tf as sf
 from sfocus_tf import attention
 from sfocus_tf import model as model_module
-from tests.conftest import LABELS, PAPER, ZERO, compiled, crossentropy, pictures, tiny_classifier
+from tests.conftest import LABELS, PAPER, ZERO, compiled, crossentropy, random_images, tiny_classifier
 
 
 @pytest.mark.parametrize("monitor", ["val_classification_loss", "val_separation_last", "consistency", "val_weak_last"])
@@ -22,12 +22,17 @@ def test_callbacks_know_that_less_is_better(monitor, tmp_path):
         keras.callbacks.ReduceLROnPlateau(monitor=monitor, patience=1),
     ]
     history = model.fit(
-        pictures(6), LABELS, validation_data=(pictures(6, seed=1), LABELS), epochs=4, verbose=0, callbacks=callbacks
+        random_images(6),
+        LABELS,
+        validation_data=(random_images(6, seed=1), LABELS),
+        epochs=4,
+        verbose=0,
+        callbacks=callbacks,
     ).history
     assert callbacks[1].best == pytest.approx(min(history[monitor]))
     if monitor.startswith("val_"):
         best = keras.models.load_model(path)
-        logs = best.evaluate(pictures(6, seed=1), LABELS, return_dict=True, verbose=0)
+        logs = best.evaluate(random_images(6, seed=1), LABELS, return_dict=True, verbose=0)
         assert logs[monitor.removeprefix("val_")] == pytest.approx(min(history[monitor]), abs=1e-5)
 
 
@@ -68,8 +73,8 @@ def test_a_metric_inside_the_classifier_with_the_name_of_a_log_is_refused():
 
 def test_other_metrics_keep_their_values():
     model = compiled(sf.SharpenFocus(tiny_classifier()), metrics=["accuracy"])
-    logs = model.evaluate(pictures(6), LABELS, return_dict=True, verbose=0)
-    right = model.predict(pictures(6), verbose=0).argmax(axis=1) == LABELS
+    logs = model.evaluate(random_images(6), LABELS, return_dict=True, verbose=0)
+    right = model.predict(random_images(6), verbose=0).argmax(axis=1) == LABELS
     assert logs["accuracy"] == pytest.approx(right.mean())
     assert {"loss", *model_module.LOGGED} < logs.keys()
 
@@ -81,9 +86,9 @@ def test_a_frozen_network_is_left_as_it_is_as_by_plain_keras(objective):
     before = classifier.get_weights()
     plain, wrapped = compiled(classifier), compiled(sf.SharpenFocus(classifier, objective))
     with pytest.warns(UserWarning, match="does not have any trainable weights"):
-        expected = plain.fit(pictures(6), LABELS, verbose=0).history["loss"]
+        expected = plain.fit(random_images(6), LABELS, verbose=0).history["loss"]
     with pytest.warns(UserWarning, match="does not have any trainable weights"):
-        found = wrapped.fit(pictures(6), LABELS, verbose=0).history["classification_loss"]
+        found = wrapped.fit(random_images(6), LABELS, verbose=0).history["classification_loss"]
     assert found == pytest.approx(expected, rel=1e-6)
     for one, other in zip(before, classifier.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -95,7 +100,7 @@ def test_a_frozen_backbone_leaves_the_head_to_be_trained():
         layer.trainable = False
     model = compiled(sf.SharpenFocus(classifier, PAPER))
     before = classifier.get_weights()
-    model.fit(pictures(6), LABELS, verbose=0)
+    model.fit(random_images(6), LABELS, verbose=0)
     moved = [np.abs(one - other).max() > 0 for one, other in zip(before, classifier.get_weights(), strict=True)]
     assert moved == [False] * 4 + [True] * 2
 
@@ -111,14 +116,14 @@ def test_ignored_images_count_as_zero_in_the_terms(ignored, column):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=ignored)
     model = compiled(sf.SharpenFocus(tiny_classifier(), sf.objective("paper")), loss=loss)
     given = labels[:, np.newaxis] if column else labels
-    whole = model.evaluate(pictures(6), given, return_dict=True, verbose=0)
-    part = model.evaluate(pictures(6)[known], given[known], return_dict=True, verbose=0)
+    whole = model.evaluate(random_images(6), given, return_dict=True, verbose=0)
+    part = model.evaluate(random_images(6)[known], given[known], return_dict=True, verbose=0)
     for key in ("separation_inner", "separation_last", "consistency"):
         assert whole[key] == pytest.approx(part[key] * known.mean(), rel=1e-5), key
     assert whole["dead_rival_last"] == pytest.approx(part["dead_rival_last"])
-    plain = compiled(model.classifier, loss=loss).evaluate(pictures(6), given, verbose=0)
+    plain = compiled(model.classifier, loss=loss).evaluate(random_images(6), given, verbose=0)
     assert whole["classification_loss"] == pytest.approx(plain, rel=1e-6)
-    history = compiled(model, loss=loss).fit(pictures(6), given, verbose=0).history
+    history = compiled(model, loss=loss).fit(random_images(6), given, verbose=0).history
     assert np.isfinite(history["loss"]).all()
 
 
@@ -126,7 +131,7 @@ def test_a_label_that_is_neither_a_class_nor_ignored_is_still_refused():
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=255)
     model = compiled(sf.SharpenFocus(tiny_classifier(), PAPER), loss=loss)
     with pytest.raises(tf.errors.InvalidArgumentError, match="label"):  # Keras' check or ours, whichever runs first
-        model.evaluate(pictures(6), np.where(LABELS == 1, 7, 255), verbose=0)
+        model.evaluate(random_images(6), np.where(LABELS == 1, 7, 255), verbose=0)
     with pytest.raises(tf.errors.InvalidArgumentError, match="labels must be class numbers from 0 to 2"):
         attention.labelled_classes(tf.zeros([2, 3]), tf.constant([7, 255]), ignore_class=255)
 
@@ -167,11 +172,11 @@ def test_a_second_compile_does_not_start_the_times_again():
 
     def supervised(optimizer):
         model.compile(optimizer, crossentropy())
-        return model.train_on_batch(pictures(6), LABELS, return_dict=True)["separation_last"] > 0
+        return model.train_on_batch(random_images(6), LABELS, return_dict=True)["separation_last"] > 0
 
     assert [supervised(optimizer) for _ in range(3)] == [False, False, True]
     assert not supervised(keras.optimizers.SGD(0.1))
     late = compiled(sf.SharpenFocus(tiny_classifier(), sf.Objective(last=sf.Term(1.0, warmup=0.5))))
-    data = {"x": pictures(6), "y": LABELS, "verbose": 0}
+    data = {"x": random_images(6), "y": LABELS, "verbose": 0}
     assert late.fit(**data, epochs=2).history["separation_last"][0] == 0
     assert compiled(late).fit(**data, initial_epoch=2, epochs=4).history["separation_last"][0] > 0

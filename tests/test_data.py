@@ -17,7 +17,7 @@ COLOURS = {"apple": (250, 10, 10), "plum": (10, 10, 250)}
 
 @pytest.fixture
 def class_folders(tmp_path):
-    """8 training and 4 test pictures of two classes, 20x24 pixels, in one colour each."""
+    """8 training and 4 test images of two classes, 20x24 pixels, in one colour each."""
     for split, count in (("train", 4), ("test", 2)):
         for name, colour in COLOURS.items():
             folder = tmp_path / split / name
@@ -53,7 +53,7 @@ def test_every_extension_is_read(class_folders):
     assert np.abs(images[:, 3, 3] - expected).max() <= 4  # JPEG and WebP lose a little
 
 
-def test_every_picture_is_seen_once_an_epoch_and_validation_is_held_out(class_folders):
+def test_every_image_is_seen_once_an_epoch_and_validation_is_held_out(class_folders):
     for index, path in enumerate(sorted((class_folders / "train").rglob("*.png"))):
         PIL.Image.new("RGB", (8, 8), (index, 0, 0)).save(path)
     options = {"data_dir": class_folders, "image_size": 8, "batch_size": 3, "validation_fraction": 0.25}
@@ -93,7 +93,7 @@ def test_batches_are_in_a_new_order_each_time_they_are_read():
     assert (first != second).any()
 
 
-def labelled_picture():
+def labelled_image():
     """20x40 pixels, white in one box of class 1."""
     image = np.zeros((20, 40, 3), np.uint8)
     image[5:15, 10:30] = 255
@@ -113,14 +113,13 @@ def box_of_white(image):
 
 
 @pytest.mark.parametrize("augmentation", data.AUGMENTATIONS)
-def test_boxes_and_masks_follow_the_picture(augmentation):
+def test_boxes_and_masks_follow_the_image(augmentation):
     """Wherever the white rectangle went, its box and its mask went too."""
     seen = 0
     for number in range(12):
         seed = tf.constant([3, number], tf.int64)
         record = {
-            key: value.numpy()
-            for key, value in augmentations.augment(labelled_picture(), augmentation, 32, seed).items()
+            key: value.numpy() for key, value in augmentations.augment(labelled_image(), augmentation, 32, seed).items()
         }
         assert record["image"].shape == (32, 32, 3) and record["mask"].shape == (32, 32, 1)
         assert record["box_labels"][1] == -1
@@ -136,18 +135,18 @@ def test_boxes_and_masks_follow_the_picture(augmentation):
 
 
 def test_crop_drops_boxes_outside():
-    record = augmentations.crop(labelled_picture(), tf.constant([0, 0, 5, 10]))
+    record = augmentations.crop(labelled_image(), tf.constant([0, 0, 5, 10]))
     assert record["box_labels"].numpy().tolist() == [-1, -1] and not record["boxes"].numpy().any()
-    half = augmentations.crop(labelled_picture(), tf.constant([5, 20, 15, 40]))
+    half = augmentations.crop(labelled_image(), tf.constant([5, 20, 15, 40]))
     np.testing.assert_allclose(half["boxes"][0], [0, 0, 1, 0.5], atol=1e-6)
 
 
 def test_scenes_are_the_same_for_a_seed_and_mark_their_parts():
-    one, again, other = (scenes.picture(tf.constant(5), "train", 64, seed) for seed in (0, 0, 1))
+    one, again, other = (scenes.scene(tf.constant(5), "train", 64, seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one["image"], again["image"])
     assert (one["image"].numpy() != other["image"].numpy()).any()
     for number in range(32):
-        record = scenes.picture(tf.constant(number), "test")
+        record = scenes.scene(tf.constant(number), "test")
         assert int(record["label"]) == number % 16
         mask, part = record["mask"].numpy() > 0, record["part_mask"].numpy() > 0
         assert 0.04 < mask.mean() < 0.5 and 0.002 < part.mean() < 0.1
@@ -182,12 +181,10 @@ def test_the_distractor_goes_with_the_mark_in_training_only():
     assert abs(surplus("test")) < 3.5
 
 
-def test_corrupt_pictures(class_folders):
+def test_corrupt_images(class_folders):
     bad = class_folders / "train" / "plum" / "2.png"
     bad.write_bytes(bad.read_bytes()[:40])
-    with pytest.raises(
-        data.CorruptPictureError, match=r"1 picture\(s\) cannot be decoded: .*plum/2.png.*--skip_corrupt"
-    ):
+    with pytest.raises(data.CorruptImageError, match=r"1 image\(s\) cannot be decoded: .*plum/2.png.*--skip_corrupt"):
         data.load("folder", "train", data_dir=class_folders)
     train = data.load("folder", "train", data_dir=class_folders, skip_corrupt=True, batch_size=4)
     assert train.source.size == 7 and train.source.skipped == (str(bad),)
@@ -207,7 +204,7 @@ def test_folders_that_are_not_as_they_should_be(class_folders):
         data.load("folder", "test", data_dir=class_folders)
     for path in (class_folders / "train" / "apple").iterdir():
         path.unlink()
-    with pytest.raises(ValueError, match="apple has no pictures"):
+    with pytest.raises(ValueError, match="apple has no images"):
         data.load("folder", "train", data_dir=class_folders)
     shutil.rmtree(class_folders / "train" / "apple")
     with pytest.raises(ValueError, match=r"has 1 class folder\(s\)"):

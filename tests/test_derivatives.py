@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import sfocus_tf as sf
-from tests.conftest import LABELS, PAPER, ZERO, compiled, pictures
+from tests.conftest import LABELS, PAPER, ZERO, compiled, random_images
 
 L = keras.layers
 # What lies between the attention layers and the scores, and how the message calls it.
@@ -34,9 +34,9 @@ def test_an_operation_without_a_second_derivative_is_named(operation):
     between = NOT_TWICE[operation]
     model = compiled(sf.SharpenFocus(classifier_with(between()), PAPER))
     with pytest.raises(ValueError, match=f"operation {operation} has no second derivative.*second_order=False"):
-        model.fit(pictures(6), LABELS, verbose=0)
+        model.fit(random_images(6), LABELS, verbose=0)
     first_order = compiled(sf.SharpenFocus(classifier_with(between()), dataclasses.replace(PAPER, second_order=False)))
-    assert np.isfinite(first_order.fit(pictures(6), LABELS, verbose=0).history["loss"]).all()
+    assert np.isfinite(first_order.fit(random_images(6), LABELS, verbose=0).history["loss"]).all()
 
 
 @pytest.mark.parametrize("operation", list(NOT_TWICE)[:2])
@@ -44,7 +44,7 @@ def test_it_is_named_in_eager_steps_too(operation):
     """Which know of no layers."""
     model = compiled(sf.SharpenFocus(classifier_with(NOT_TWICE[operation]()), PAPER), run_eagerly=True)
     with pytest.raises(ValueError, match=f"operation {operation.split()[0]} has no second derivative"):
-        model.fit(pictures(6), LABELS, verbose=0)
+        model.fit(random_images(6), LABELS, verbose=0)
 
 
 def test_what_plain_keras_cannot_train_raises_what_plain_keras_raises():
@@ -52,14 +52,14 @@ def test_what_plain_keras_cannot_train_raises_what_plain_keras_raises():
     no_gradient = L.Lambda(lambda x: tf.raw_ops.PreventGradient(input=x, message="none here"))
     model = compiled(sf.SharpenFocus(classifier_with(no_gradient), ZERO))
     with pytest.raises(LookupError, match="none here"):
-        model.fit(pictures(6), LABELS, verbose=0)
+        model.fit(random_images(6), LABELS, verbose=0)
 
 
 def test_an_operation_without_any_derivative_is_named_with_the_attention_layers():
     no_gradient = L.Lambda(lambda x: tf.raw_ops.PreventGradient(input=x, message="none here"))
     model = sf.SharpenFocus(classifier_with(no_gradient))
     with pytest.raises(ValueError, match="none here.*has no derivative, and lies between.*fine, coarse"):
-        model.explain(pictures(2))
+        model.explain(random_images(2))
 
 
 def test_a_layer_that_recomputes_its_activations_has_its_second_derivatives():
@@ -82,7 +82,7 @@ def test_a_layer_that_recomputes_its_activations_has_its_second_derivatives():
         terms = dict.fromkeys(("inner", "last", "consistency"), weight)
         model = sf.SharpenFocus(classifier_with(Recomputed(recompute)), sf.objective("paper", **terms))
         model.compile(keras.optimizers.SGD(1.0), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-        model.train_on_batch(pictures(6), LABELS)
+        model.train_on_batch(random_images(6), LABELS)
         return np.concatenate([weight.numpy().ravel() for weight in model.classifier.weights])
 
     np.testing.assert_allclose(step(True, 1.0), step(False, 1.0), rtol=1e-5, atol=1e-6)

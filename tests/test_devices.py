@@ -97,7 +97,7 @@ def test_two_runs_on_two_devices_are_the_same_to_the_bit(tmp_path):
     folders = [tmp_path / "one", tmp_path / "other"]
     runs = [python("train", *settings(folder, "--devices=CPU:0,CPU:1", "--epochs=2")) for folder in folders]
     for printed in finished(runs):
-        assert "2 replicas on 1 worker(s); 4 pictures a batch, 2 a replica; learning rate 0.005" in printed
+        assert "2 replicas on 1 worker(s); 4 images a batch, 2 a replica; learning rate 0.005" in printed
     one, other = (keras.models.load_model(folder / "last.keras").get_weights() for folder in folders)
     for mine, theirs in zip(one, other, strict=True):
         np.testing.assert_array_equal(mine, theirs)
@@ -146,7 +146,7 @@ def test_workers_that_see_different_folders_are_refused(tmp_path):
         assert "the workers differ in the workdir or in the data" in printed
 
 
-def test_a_last_batch_that_leaves_a_replica_without_pictures_is_refused_with_normalisation(tmp_path):
+def test_a_last_batch_that_leaves_a_replica_without_images_is_refused_with_normalisation(tmp_path):
     flags = settings(tmp_path / "run", "--devices=CPU:0,CPU:1,CPU:2,CPU:3", "--config.examples=105")
     (printed,) = finished([python("train", *flags)], code=1)
-    assert "batch_size=4: the last batch of 105 pictures would have 1 for 4 replicas" in printed
+    assert "batch_size=4: the last batch of 105 images would have 1 for 4 replicas" in printed

@@ -106,7 +106,7 @@ def test_replicas_together_have_each_batch_once_dealt_evenly(workers, each, coun
         np.testing.assert_array_equal(np.concatenate([part[1] for part in parts])[order], labels[expected])
 
 
-def test_replicas_have_the_regions_of_their_pictures():
+def test_replicas_have_the_regions_of_their_images():
     data = Data(scenes.source("test", 16, 6), 4, 16, regions=True)
     first, second = data.replicated(replicas(1, 2), 0, 1)[0][:2]
     whole = next(iter(data.epochs(0, 1).as_numpy_iterator()))

@@ -11,7 +11,7 @@ import tensorflow as tf
 import sfocus_tf as sf
 from sfocus_tf import evaluation, report
 from sfocus_tf.data.source import indexed_keys
-from tests.conftest import first_pictures, tiny_classifier
+from tests.conftest import first_images, tiny_classifier
 
 CLASSES = 16
 
@@ -24,8 +24,8 @@ def scenes():
 def test_everything_is_exact_under_any_batch_size(scenes):
     model = sf.SharpenFocus(tiny_classifier(CLASSES, 16))
     batches = []
-    whole = evaluation.evaluate(model, first_pictures(scenes, 24, 8), 4, batches.append)
-    parts = evaluation.evaluate(model, first_pictures(scenes, 24, 5), 4)
+    whole = evaluation.evaluate(model, first_images(scenes, 24, 8), 4, batches.append)
+    parts = evaluation.evaluate(model, first_images(scenes, 24, 5), 4)
     assert batches == [1, 2, 3]
     assert whole.summary().keys() == parts.summary().keys()
     for key, value in whole.summary().items():
@@ -36,7 +36,7 @@ def test_everything_is_exact_under_any_batch_size(scenes):
 
 def test_agrees_with_predict_and_explain(scenes):
     model = sf.SharpenFocus(tiny_classifier(CLASSES, 16))
-    data = first_pictures(scenes, 24, 8)
+    data = first_images(scenes, 24, 8)
     found = evaluation.evaluate(model, data)
     batches = list(data.batches.as_numpy_iterator())
     images, labels = (np.concatenate([batch[key] for batch in batches]) for key in ("image", "label"))
@@ -54,7 +54,7 @@ def test_agrees_with_predict_and_explain(scenes):
 
 
 def test_relative_measures_do_not_see_what_changes_no_answer(scenes):
-    model, data = sf.SharpenFocus(tiny_classifier(CLASSES, 16)), first_pictures(scenes, 24, 8)
+    model, data = sf.SharpenFocus(tiny_classifier(CLASSES, 16)), first_images(scenes, 24, 8)
     before = [evaluation.evaluate(model, data, of=of).summary() for of in ("score", "relative")]
     head = model.classifier.get_layer("scores")
     kernel, bias = head.get_weights()
@@ -65,10 +65,10 @@ def test_relative_measures_do_not_see_what_changes_no_answer(scenes):
     assert after[0]["accuracy"] == before[0]["accuracy"]
 
 
-def test_several_classes_a_picture(real):
-    """Every class that a picture has is localised; rivals are absent classes; as JSON, with no NaN."""
+def test_several_classes_an_image(real):
+    """Every class that an image has is localised; rivals are absent classes; as JSON, with no NaN."""
     voc = sf.data.load("voc2012", "test", data_dir=real("voc2012_sample"), batch_size=7, image_size=32, regions=True)
-    data = first_pictures(voc, 21, 7)
+    data = first_images(voc, 21, 7)
     model = sf.SharpenFocus(tiny_classifier(20, 32), multi_label=True)
     found = evaluation.evaluate(model, data)
     present = found.labels > 0.5
@@ -84,12 +84,12 @@ def test_several_classes_a_picture(real):
     expected = evaluation.box_iou(alone.last.target, boxes, labels, found.pairs[:, 1], (32, 32))
     np.testing.assert_allclose(found.localisation["box_iou_50_last"], expected[:, 1], atol=1e-5)
     text = json.dumps(found.as_json())
-    assert "NaN" not in text and json.loads(text)["pictures"] == 21
+    assert "NaN" not in text and json.loads(text)["images"] == 21
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_pictures_without_any_object_are_left_out(batch_size):
-    """Of three pictures the second has no class, and the third's object is nowhere to be found."""
+def test_images_without_any_object_are_left_out(batch_size):
+    """Of three images the second has no class, and the third's object is nowhere to be found."""
     records = {
         "image": np.random.default_rng(0).integers(0, 255, (3, 16, 16, 3)).astype(np.uint8),
         "label": np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0]], np.float32),
@@ -105,7 +105,7 @@ def test_pictures_without_any_object_are_left_out(batch_size):
     assert found.pairs.tolist() == [[0, 2]] and found.valid.tolist() == [True, False, True]
     nothing = dataclasses.replace(found, pairs=found.pairs[:0], localisation={"pointing_last": np.zeros(0)})
     assert np.isnan(nothing.summary()["pointing_last"])
-    page = report.comparison_page(nothing, nothing, lambda numbers: records["image"], ("one", "two"), "three pictures")
+    page = report.comparison_page(nothing, nothing, lambda numbers: records["image"], ("one", "two"), "three images")
     assert "not defined" in page
 
 
@@ -113,7 +113,7 @@ def test_what_is_not_right_is_refused(scenes):
     model = sf.SharpenFocus(tiny_classifier(CLASSES, 16))
     with pytest.raises(ValueError, match="regions=True"):
         evaluation.evaluate(model, dataclasses.replace(scenes, regions=False))
-    with pytest.raises(ValueError, match="16 classes, one a picture; the model has 3"):
+    with pytest.raises(ValueError, match="16 classes, one an image; the model has 3"):
         evaluation.evaluate(sf.SharpenFocus(tiny_classifier(3, 16)), scenes)
 
 
@@ -124,14 +124,14 @@ def test_confusion_matrix_and_class_table_by_hand():
     table = evaluation.class_table(scores, labels)
     assert [row["recall"] for row in table] == [1, 0.5, 1] and [row["precision"] for row in table] == [1, 1, 0.5]
     several = np.array([[1, 0, 0], [0, 1, 0], [0, 1, 1], [0, 0, 0]])
-    # In the second picture class 2 is above class 1.
+    # In the second image class 2 is above class 1.
     np.testing.assert_array_equal(evaluation.confusion_matrix(scores, several), [[0, 0, 0], [0, 0, 1], [0, 0, 0]])
     table = evaluation.class_table(scores, several)
-    assert [row["pictures"] for row in table] == [1, 2, 1] and table[1]["average_precision"] == 1
+    assert [row["images"] for row in table] == [1, 2, 1] and table[1]["average_precision"] == 1
 
 
 def test_a_model_of_plain_keras_needs_no_training_with_ours(scenes):
     classifier = tiny_classifier(CLASSES, 16)
     classifier.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    found = evaluation.evaluate(sf.SharpenFocus(classifier), first_pictures(scenes, 24, 8))
+    found = evaluation.evaluate(sf.SharpenFocus(classifier), first_images(scenes, 24, 8))
     assert 0 <= found.summary()["pointing_last"] <= 1

@@ -37,13 +37,13 @@ def test_mean_average_precision_leaves_absent_classes_out():
     assert np.isnan(evaluation.mean_average_precision(SCORES, np.zeros((3, 3))))
 
 
-def test_pictures_that_do_not_count_for_a_class():
-    """As if the third picture were not there for the second class, and only there."""
+def test_images_that_do_not_count_for_a_class():
+    """As if the third image were not there for the second class, and only there."""
     labels = np.array([[0, 1, 0], [1, 0, 1], [0, np.nan, 1]])
     second = evaluation.average_precision(SCORES[:2, 1], labels[:2, 1])
     assert evaluation.average_precision(SCORES[:, 1], labels[:, 1]) == second == 1
     expected = np.mean([evaluation.average_precision(SCORES[:, n], labels[:, n]) for n in range(3)])
     assert evaluation.headline(SCORES, labels) == ("mAP", expected)
-    assert [row["pictures"] for row in evaluation.class_table(SCORES, labels)] == [1, 1, 2]
-    # Nor is a picture confused with a class for which it does not count.
+    assert [row["images"] for row in evaluation.class_table(SCORES, labels)] == [1, 1, 2]
+    # Nor is an image confused with a class for which it does not count.
     assert evaluation.confusion_matrix(np.array([[0.1, 0.9]]), np.array([[1, np.nan]])).tolist() == [[0, 0], [0, 0]]

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import sfocus_tf as sf
 from sfocus_tf import attention, backbones
-from tests.conftest import LABELS, compiled, pictures, tiny_classifier
+from tests.conftest import LABELS, compiled, random_images, tiny_classifier
 
 
 def maps_of(explanation):
@@ -15,14 +15,14 @@ def maps_of(explanation):
 
 
 def test_of_several_labels_the_rival_of_a_named_class_is_the_best_of_the_others():
-    model, images = sf.SharpenFocus(tiny_classifier(4), multi_label=True), pictures(6)
+    model, images = sf.SharpenFocus(tiny_classifier(4), multi_label=True), random_images(6)
     ranks = np.argsort(-model.explain(images).scores, axis=1)
     named = model.explain(images, class_ids=ranks[:, 0])
     assert (named.target == ranks[:, 0]).all() and (named.rival == ranks[:, 1]).all()
 
 
 def test_explain_takes_classes_and_checks_them():
-    model, images = sf.SharpenFocus(tiny_classifier()), pictures(5)
+    model, images = sf.SharpenFocus(tiny_classifier()), random_images(5)
     predicted = model.explain(images)
     ranks = np.argsort(-predicted.scores, axis=1)
     assert (predicted.target == ranks[:, 0]).all() and (predicted.rival == ranks[:, 1]).all()
@@ -53,12 +53,12 @@ def test_a_layer_that_the_scores_do_not_depend_on_is_named(cam):
     x = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x))
     model = sf.SharpenFocus(keras.Model(inputs, x))
     with pytest.raises(ValueError, match="attention layer 'cut_off': the scores do not depend on it"):
-        model.explain(pictures(2), cam=cam)
+        model.explain(random_images(2), cam=cam)
 
 
 def test_relative_maps_are_those_of_what_tells_classes_apart():
     """They are the maps of the network whose kernel has no mean over the classes, which answers the same."""
-    model, images = sf.SharpenFocus(tiny_classifier(4)), pictures(6)
+    model, images = sf.SharpenFocus(tiny_classifier(4)), random_images(6)
     relative, raw = model.explain(images, of="relative"), model.explain(images)
     head = model.classifier.get_layer("scores")
     kernel, bias = head.get_weights()
@@ -78,7 +78,7 @@ def test_relative_maps_are_those_of_what_tells_classes_apart():
 def test_the_last_layer_alone_is_explained_without_a_backward_pass():
     """The same maps, and no convolution but those of the forward pass in the graph."""
     model = sf.SharpenFocus(backbones.create("resnet8", 5, 16))
-    images = 255 * pictures(4, 16)
+    images = 255 * random_images(4, 16)
     both, last = model.explain(images), model.explain(images, inner=False)
     assert both.inner.target.max() > 0 and last.inner.target.shape == last.inner.rival.shape == (4, 0, 0)
     for field in ("scores", "target", "rival", "last"):
@@ -131,7 +131,7 @@ CHANGES = (
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_network_is_explained_as_it_is_now(change, tmp_path):
     """As one that was never explained before: maps, what callbacks log of them, and what is exported."""
-    images, explained = pictures(3), []
+    images, explained = random_images(3), []
     for look_first in (True, False):
         keras.utils.set_random_seed(0)
         model = sf.SharpenFocus(tiny_classifier())
@@ -153,7 +153,7 @@ def test_a_changed_network_is_explained_as_it_is_now(change, tmp_path):
 
 def test_maps_at_a_layer_read_by_a_convolution_with_an_activation_are_grad_cam():
     """The activation comes when the network is wrapped already; an independent Grad-CAM says what is right."""
-    model, images = sf.SharpenFocus(tiny_classifier()), pictures(3)
+    model, images = sf.SharpenFocus(tiny_classifier()), random_images(3)
     with_an_activation_after_the_inner_layer(model)
     both = keras.Model(model.classifier.input, [model.classifier.get_layer("fine").output, model.classifier.output])
     with tf.GradientTape() as tape:
@@ -183,23 +183,23 @@ def test_an_unchanged_network_is_traced_once():
     classifier = tiny_classifier()
     counting = Counting()
     model = compiled(sf.SharpenFocus(keras.Model(classifier.input, counting(classifier.output))))
-    model.explain(pictures(4))
+    model.explain(random_images(4))
     calls = counting.calls
-    model.explain(pictures(4, seed=1))
+    model.explain(random_images(4, seed=1))
     assert counting.calls == calls
-    model.fit(pictures(6), LABELS, verbose=0)
+    model.fit(random_images(6), LABELS, verbose=0)
     after_training = counting.calls
-    first = model.explain(pictures(4))
+    first = model.explain(random_images(4))
     traced_again = counting.calls
-    model.explain(pictures(4))
+    model.explain(random_images(4))
     assert counting.calls == traced_again <= after_training + 1
-    np.testing.assert_allclose(first.scores, model.classifier(pictures(4)), rtol=1e-5)
+    np.testing.assert_allclose(first.scores, model.classifier(random_images(4)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("cam", attention.LINEAR)
 def test_contrast_parts_what_speaks_for_each_class(cam):
     """On one scale: the difference of the two maps is that of the evidence of both scores, and they never overlap."""
-    model, images = sf.SharpenFocus(tiny_classifier(4)), pictures(6)
+    model, images = sf.SharpenFocus(tiny_classifier(4)), random_images(6)
     contrast = model.explain(images, of="contrast", cam=cam)
     swapped = model.explain(images, contrast.rival, contrast.target, of="contrast", cam=cam)
     for pair, other in ((contrast.inner, swapped.inner), (contrast.last, swapped.last)):
@@ -209,7 +209,7 @@ def test_contrast_parts_what_speaks_for_each_class(cam):
 
 
 def test_contrast_adds_up_to_the_difference_of_the_scores_where_pooling_and_a_dense_layer_follow():
-    model, images = sf.SharpenFocus(tiny_classifier(4)), pictures(6)
+    model, images = sf.SharpenFocus(tiny_classifier(4)), random_images(6)
     contrast = model.explain(images, of="contrast")
     scores = contrast.scores - model.classifier.get_layer("scores").get_weights()[1]
     difference = np.diff(np.stack([scores[np.arange(6), ids] for ids in (contrast.rival, contrast.target)]), axis=0)[0]
@@ -221,7 +221,7 @@ def test_contrast_is_refused_for_maps_without_a_negative_side(cam):
     with pytest.raises(
         ValueError, match=f"of='contrast': cam='{cam}' has no negative side; expected grad_cam or hires"
     ):
-        sf.SharpenFocus(tiny_classifier()).explain(pictures(2), of="contrast", cam=cam)
+        sf.SharpenFocus(tiny_classifier()).explain(random_images(2), of="contrast", cam=cam)
 
 
 def test_what_maps_explain_and_how_they_are_made_is_checked_before_images_are():
@@ -233,7 +233,7 @@ def test_what_maps_explain_and_how_they_are_made_is_checked_before_images_are():
 
 
 def test_rows_of_an_explanation():
-    explanation = sf.SharpenFocus(tiny_classifier()).explain(pictures(5))
+    explanation = sf.SharpenFocus(tiny_classifier()).explain(random_images(5))
     some = explanation.rows([3, 1])
     np.testing.assert_array_equal(some.last.rival, explanation.last.rival[[3, 1]])
     np.testing.assert_array_equal(some.scores, explanation.scores[[3, 1]])

@@ -43,8 +43,8 @@ def test_attention_on_what_matters_is_better_than_on_what_does_not_whatever_its_
     images = rng.random((3, 64, 64, 3)).astype(np.float32)
     ids = np.array([0, 1, 1])
 
-    def probabilities(pictures):
-        value = np.clip(pictures[:, :32, :32].std(axis=(1, 2, 3)) * 3, 0, 1)
+    def probabilities(images):
+        value = np.clip(images[:, :32, :32].std(axis=(1, 2, 3)) * 3, 0, 1)
         return np.stack([value, value], axis=1)
 
     matters, other = np.zeros((3, 2, 2)), np.zeros((3, 2, 2))

@@ -11,14 +11,14 @@ import pytest
 
 import sfocus_tf as sf
 from sfocus_tf import backbones
-from tests.conftest import LABELS, PAPER, ROOT, compiled, pictures, tiny_classifier
+from tests.conftest import LABELS, PAPER, ROOT, compiled, random_images, tiny_classifier
 
 FRESH = """
 import sys, keras, numpy as np, sfocus_tf
-from tests.conftest import LABELS, pictures
+from tests.conftest import LABELS, random_images
 keras.utils.set_random_seed(7)
 model = keras.models.load_model(sys.argv[1])
-model.fit(pictures(6), LABELS, batch_size=3, initial_epoch=2, epochs=4, shuffle=False, verbose=0)
+model.fit(random_images(6), LABELS, batch_size=3, initial_epoch=2, epochs=4, shuffle=False, verbose=0)
 np.savez(sys.argv[2], *model.get_weights(), step=int(model.optimizer.iterations))
 """
 
@@ -26,7 +26,7 @@ np.savez(sys.argv[2], *model.get_weights(), step=int(model.optimizer.iterations)
 @pytest.mark.parametrize("steps", [None, 8])
 def test_a_saved_model_trains_on_in_a_fresh_process(steps, tmp_path):
     """In the middle of the terms' warm-up and ramp, 3 and 4 of its 8 steps."""
-    images = pictures(6)
+    images = random_images(6)
     term = sf.Term(0.7, warmup=0.375, ramp=0.5)
     classifier = backbones.create("resnet8", 3, 8, dropout=0.5)
     model = sf.SharpenFocus(classifier, sf.Objective(last=term, of="relative", theta=0.6, steps=steps))
@@ -52,7 +52,7 @@ def test_a_saved_model_trains_on_in_a_fresh_process(steps, tmp_path):
 
 def test_the_bare_classifier_is_trained_and_saved_with_it(tmp_path):
     model = compiled(sf.SharpenFocus(tiny_classifier(), PAPER))
-    images = pictures(6)
+    images = random_images(6)
     model.fit(images, LABELS, verbose=0)
     model.classifier.save(tmp_path / "plain.keras")
     plain = keras.models.load_model(tmp_path / "plain.keras")
@@ -92,7 +92,7 @@ def test_a_file_of_version_0_1_is_the_same_model(named, separation, tmp_path):
     settings = {"sigma": 0.5, "omega": 40.0, "theta": 0.6, "minimum_mass": 0.01, "separation": named}
     as_of_version_0_1(tmp_path / "model.keras", **former, **settings)
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    images = pictures(6)
+    images = random_images(6)
     np.testing.assert_array_equal(loaded.predict(images, verbose=0), model.predict(images, verbose=0))
     keras.tree.map_structure(np.testing.assert_array_equal, loaded.explain(images), model.explain(images))
 
@@ -134,7 +134,7 @@ def test_a_file_of_version_0_1_that_can_no_longer_be_trained_is_good_for_all_els
     model = compiled(sf.SharpenFocus(tiny_classifier(), sf.Objective()), metrics=["accuracy"])
     model.save(tmp_path / "model.keras")
     as_of_version_0_1(tmp_path / "model.keras", **setting)
-    images = pictures(6)
+    images = random_images(6)
     explanation = model.explain(images, cam=setting.get("attention"))
     logs = model.evaluate(images, LABELS, return_dict=True, verbose=0)
     loaded = keras.models.load_model(tmp_path / "model.keras")

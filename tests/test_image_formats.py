@@ -195,7 +195,7 @@ def test_what_is_read_has_the_pixels_of_pillow(name, tmp_path):
     (tmp_path / name).write_bytes(RIGHT[name])
     expected = np.asarray(PIL.Image.open(tmp_path / name).convert("RGB")).astype(np.float32)
     assert expected.std() > 50  # else a wrong image could pass
-    read = data.read_pictures([tmp_path / name], (10, 13))[0]
+    read = data.read_images([tmp_path / name], (10, 13))[0]
     # Two decoders of JPEG round differently.
     np.testing.assert_allclose(read, expected, atol=4 if RIGHT[name].startswith(b"\xff\xd8") else 0)
 
@@ -232,14 +232,14 @@ def test_what_is_refused_is_named_with_the_reason(name, class_folders):
     content, reason = REFUSED[name]
     file = class_folders / "train" / "cat" / name
     file.write_bytes(content)
-    with pytest.raises(data.CorruptPictureError) as caught:
+    with pytest.raises(data.CorruptImageError) as caught:
         data.load("folder", "train", data_dir=class_folders)
-    assert f"1 picture(s) cannot be decoded: {file} ({reason}). Mend" in str(caught.value)
+    assert f"1 image(s) cannot be decoded: {file} ({reason}). Fix" in str(caught.value)
     assert caught.value.paths == (str(file),) and caught.value.reasons == (reason,)
-    with pytest.raises(data.CorruptPictureError, match=name):
-        data.read_pictures([file], (10, 13))
+    with pytest.raises(data.CorruptImageError, match=name):
+        data.read_images([file], (10, 13))
     # Nor is it read, with wrong colours, where files are not checked beforehand.
-    unchecked = data.load("folder", "train", data_dir=class_folders, check_pictures=False)
+    unchecked = data.load("folder", "train", data_dir=class_folders, check_images=False)
     with pytest.raises(tf.errors.InvalidArgumentError):
         list(unchecked.epochs(0, 1))
     kept = data.load("folder", "train", data_dir=class_folders, skip_corrupt=True)
@@ -250,10 +250,10 @@ def test_each_of_several_files_has_its_reason(class_folders):
     shutil.rmtree(class_folders / "test")
     for name in ("1.bmp", "empty.jpg", "alpha.webp"):
         (class_folders / "train" / "dog" / name).write_bytes(REFUSED[name][0])
-    with pytest.raises(data.CorruptPictureError) as caught:
+    with pytest.raises(data.CorruptImageError) as caught:
         data.load("folder", "train", data_dir=class_folders)
     dog = class_folders / "train" / "dog"
-    assert f"3 picture(s) cannot be decoded: {dog / '1.bmp'} ({PALETTE}), {dog / 'alpha.webp'} ({ALPHA}), " in str(
+    assert f"3 image(s) cannot be decoded: {dog / '1.bmp'} ({PALETTE}), {dog / 'alpha.webp'} ({ALPHA}), " in str(
         caught.value
     )
     assert caught.value.reasons == (PALETTE, ALPHA, "empty file")
@@ -262,7 +262,7 @@ def test_each_of_several_files_has_its_reason(class_folders):
 def test_the_error_is_sent_to_other_processes_whole(tmp_path):
     """Also where the file is gone by then."""
     (tmp_path / "1.bmp").write_bytes(REFUSED["1.bmp"][0])
-    error = data.CorruptPictureError([str(tmp_path / "1.bmp")])
+    error = data.CorruptImageError([str(tmp_path / "1.bmp")])
     (tmp_path / "1.bmp").unlink()
     other = pickle.loads(pickle.dumps(error))
     assert (other.paths, other.reasons, str(other)) == (error.paths, (PALETTE,), str(error))
@@ -276,5 +276,5 @@ def test_a_file_that_stops_pillow_is_named_all_the_same(tmp_path, monkeypatch):
 
     monkeypatch.setattr(PIL.Image, "open", broken)
     (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x1cftypavif")
-    with pytest.raises(data.CorruptPictureError, match=r"a.jpg \(no JPEG, PNG, GIF, BMP or WebP by its content\)"):
-        data.read_pictures([tmp_path / "a.jpg"], (8, 8))
+    with pytest.raises(data.CorruptImageError, match=r"a.jpg \(no JPEG, PNG, GIF, BMP or WebP by its content\)"):
+        data.read_images([tmp_path / "a.jpg"], (8, 8))

@@ -8,9 +8,9 @@ import pytest
 
 import sfocus_tf as sf
 from sfocus_tf.classifier import attention_layers
-from tests.conftest import crossentropy, pictures, tiny_classifier
+from tests.conftest import crossentropy, random_images, tiny_classifier
 
-# network, picture size, expected inner and last layer, and their shapes
+# network, image size, expected inner and last layer, and their shapes
 NETWORKS = [
     ("ResNet50", 64, "conv4_block6_out", "conv5_block3_out", (4, 4, 1024), (2, 2, 2048)),
     ("VGG19", 32, "block4_conv4", "block5_conv4", (4, 4, 512), (2, 2, 512)),
@@ -50,7 +50,7 @@ def test_layers_of_keras_applications_and_a_step_that_lowers_the_loss(
     model = sf.SharpenFocus(classifier, sf.objective("paper"))
     assert (model.inner_layer, model.last_layer) == (inner, last)
 
-    images, labels = pictures(4, size) * 255, np.array([0, 1, 2, 1])
+    images, labels = random_images(4, size) * 255, np.array([0, 1, 2, 1])
     explanation = model.explain(images)
     assert explanation.inner.target.shape == (4, *inner_shape[:2])
     assert explanation.last.target.shape == (4, *last_shape[:2])
@@ -231,4 +231,4 @@ def test_a_size_left_open_is_no_obstacle():
     classifier = keras.Sequential(
         [keras.Input((None, None, 3)), backbone, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)]
     )
-    assert sf.SharpenFocus(classifier).explain(pictures(1, 96)).last.target.shape == (1, 3, 3)
+    assert sf.SharpenFocus(classifier).explain(random_images(1, 96)).last.target.shape == (1, 3, 3)

@@ -12,7 +12,7 @@ import sfocus_tf as sf
 from sfocus_tf import backbones, saved_models
 from sfocus_tf.__main__ import main
 from sfocus_tf.classifier import checks, graph
-from tests.conftest import compiled, pictures, tiny_classifier
+from tests.conftest import compiled, random_images, tiny_classifier
 from tests.test_files import as_of_version_0_1
 
 OTHER = sf.objective("paper", last=sf.Term(0.7, warmup=0.2, every_steps=2), sigma=0.5)  # than any that has a name
@@ -36,7 +36,7 @@ def test_probabilities_are_taken_off_and_come_back(kind, activation):
     classifier = with_activation(kind, activation)
     stripped, name = checks.without_probabilities(classifier)
     assert name == activation
-    images = pictures(4)
+    images = random_images(4)
     scores = stripped.predict(images, verbose=0)
     again = getattr(keras.ops, activation)(scores)
     np.testing.assert_allclose(again, classifier.predict(images, verbose=0), rtol=1e-4, atol=1e-6)
@@ -49,7 +49,7 @@ def test_an_operation_that_is_no_layer_is_taken_off_too():
     ended = keras.Model(classifier.inputs[0], keras.ops.softmax(classifier.outputs[0]))
     stripped, name = checks.without_probabilities(ended)
     assert name == "softmax"
-    np.testing.assert_allclose(stripped(pictures(2)), classifier(pictures(2)), rtol=1e-6)
+    np.testing.assert_allclose(stripped(random_images(2)), classifier(random_images(2)), rtol=1e-6)
 
 
 def test_scores_stay_as_they_are():
@@ -68,7 +68,7 @@ def test_flat_is_the_same_network_in_float32(policy):
     assert all(layer.compute_dtype == "float32" for layer in flat.layers[1:])
     assert {"tiny.fine", "tiny.coarse"} <= {layer.name for layer in flat.layers}
     tolerance = 1e-5 if policy == "float32" else 0.05
-    images = pictures(4)
+    images = random_images(4)
     np.testing.assert_allclose(flat(images), keras.ops.cast(nested(images), "float32"), atol=tolerance, rtol=tolerance)
 
 
@@ -118,7 +118,7 @@ def test_training_starts_from_another_run_of_the_same_network(tmp_path):
 def test_preprocessing_is_what_keras_applications_does(tmp_path):
     classifier = tiny_classifier(3, 8)
     classifier.save(tmp_path / "plain.keras")
-    images = 255 * pictures(2)
+    images = 255 * random_images(2)
     for mode in ("tf", "torch", "caffe"):
         expected = classifier(keras.applications.imagenet_utils.preprocess_input(images.copy(), mode=mode))
         loaded = saved_models.load(tmp_path / "plain.keras", mode)
@@ -141,7 +141,7 @@ def test_what_cannot_be_loaded_is_told(tmp_path):
     with pytest.raises(ValueError, match="cannot be loaded as a Keras model"):
         saved_models.load(tmp_path / "text.keras")
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "flat.keras")
-    with pytest.raises(ValueError, match="expected pictures"):
+    with pytest.raises(ValueError, match="expected images"):
         saved_models.load(tmp_path / "flat.keras")
     tiny_classifier().save(tmp_path / "tiny.keras")
     with pytest.raises(ValueError, match=r"preprocessing='tg'.*'tf'"):
@@ -208,7 +208,7 @@ def test_a_wrapped_model_inside_another_is_found(tmp_path):
     ])  # fmt: skip
     whole.save(tmp_path / "whole.keras")
     loaded = saved_models.load(tmp_path / "whole.keras")
-    images = pictures(3)
+    images = random_images(3)
     again = keras.ops.softmax(loaded.predict(images, verbose=0))
     np.testing.assert_allclose(again, whole.predict(images, verbose=0), atol=1e-5)
     assert loaded.objective == OTHER
@@ -224,7 +224,7 @@ def test_a_wrapped_model_inside_another_is_found(tmp_path):
 def test_a_model_of_version_0_1_explains_as_before_wherever_it_is_put(tmp_path):
     """Trained on maps by Layer-CAM: alone, with preprocessing before it, inside another model, and served."""
     model = compiled(sf.SharpenFocus(tiny_classifier(), sf.Objective()))
-    images, file = pictures(3), tmp_path / "former.keras"
+    images, file = random_images(3), tmp_path / "former.keras"
     model.save(file)
     as_of_version_0_1(file, attention="layer_cam")
     expected = model.explain(images, cam="layer_cam")
@@ -239,7 +239,7 @@ def test_a_model_of_version_0_1_explains_as_before_wherever_it_is_put(tmp_path):
         np.testing.assert_allclose(found.last.target, expected.last.target, atol=1e-5)
         np.testing.assert_allclose(found.inner.rival, expected.inner.rival, atol=1e-5)
         with pytest.raises(ValueError, match="can be used, but not trained"):
-            loaded.fit(images, np.array([0, 1, 2]))
+            compiled(loaded).train_on_batch(images, np.array([0, 1, 2]))
     former.export(tmp_path / "1")
     explain = tf.saved_model.load(str(tmp_path / "1")).signatures["explain"]
     served = explain(images=tf.constant(images), class_ids=tf.constant([-1]))

@@ -1,11 +1,11 @@
-"""Localisation, worked out by hand on small pictures."""
+"""Localisation, worked out by hand on small images."""
 
 import numpy as np
 import pytest
 
 from sfocus_tf import evaluation
 
-# Two objects of class 3 and one of class 5, in a picture of 8x8: rows and columns 0-3, rows 4-7 by columns 6-7, and
+# Two objects of class 3 and one of class 5, in an image of 8x8: rows and columns 0-3, rows 4-7 by columns 6-7, and
 # rows 0-1 by columns 6-7.
 BOXES = np.array([[[0, 0, 0.5, 0.5], [0.5, 0.75, 1, 1], [0, 0.75, 0.25, 1], [0, 0, 0, 0]]], np.float32)
 LABELS = np.array([[3, 3, 5, -1]])

@@ -16,7 +16,7 @@ def maps(*rows):
 
 
 def test_separation_worked_out_by_hand():
-    """min = (1, 2, 0), masked (1, 1, 0) -> 3; sums 6 + 4 -> 2 * 3 / 10. The second picture does not overlap."""
+    """min = (1, 2, 0), masked (1, 1, 0) -> 3; sums 6 + 4 -> 2 * 3 / 10. The second image does not overlap."""
     target, rival = maps([4, 2, 0], [1, 0, 0]), maps([1, 2, 1], [0, 0, 5])
     loss = losses.separation_loss(target, rival, maps([1, 1, 0], [1, 1, 1]))
     np.testing.assert_allclose(loss, [0.6, 0.0], rtol=1e-6)
@@ -59,7 +59,7 @@ def test_terms_of_an_image_look_into_the_region_of_the_last_layer(separation, in
     np.testing.assert_allclose(found[1], [last * scale, 0], rtol=1e-4, atol=1e-6)
 
 
-def test_rival_of_a_picture_without_attention_is_zero_in_float64():
+def test_rival_of_an_image_without_attention_is_zero_in_float64():
     nothing = tf.zeros([1, 2, 2], tf.float64)
     loss = losses.rival_loss(nothing, nothing + 1, nothing, tf.constant([0.5], tf.float64))
     assert loss.dtype == tf.float64 and loss[0] == 0
@@ -71,7 +71,7 @@ def test_consistency_worked_out_by_hand():
     np.testing.assert_allclose(loss, [0.175, -0.2], rtol=1e-5)
 
 
-def test_a_picture_below_the_floor_counts_as_zero_and_no_other_changes():
+def test_an_image_below_the_floor_counts_as_zero_and_no_other_changes():
     target, rival = maps([4, 2, 0], [4, 2, 0]), maps([1, 2, 1], [1, 2, 1])
     mask = tf.ones_like(target)
     floor = tf.constant([0.0, 6.5])
@@ -85,7 +85,7 @@ def test_a_picture_below_the_floor_counts_as_zero_and_no_other_changes():
     assert np.all(tape.gradient(consistency, target)[1] == 0)
 
 
-def test_pictures_do_not_see_each_other():
+def test_images_do_not_see_each_other():
     rng = np.random.default_rng(0)
     target, rival, mask = (tf.constant(rng.random((6, 5, 5), dtype=np.float32)) for _ in range(3))
     whole = losses.separation_loss(target, rival, mask), losses.consistency_loss(target, mask)

@@ -10,7 +10,7 @@ import tensorflow as tf
 import sfocus_tf as sf
 from sfocus_tf import saved_models
 from sfocus_tf.classifier import checks, probabilities
-from tests.conftest import pictures, tiny_classifier
+from tests.conftest import random_images, tiny_classifier
 
 CLASSES = 4
 L, ops = keras.layers, keras.ops
@@ -167,7 +167,7 @@ SCORES = {
 def test_probabilities_are_refused_and_taken_off(name):
     end, kind = ENDS[name]
     network = model(end)
-    images, weights = pictures(4), [weight.copy() for weight in network.get_weights()]
+    images, weights = random_images(4), [weight.copy() for weight in network.get_weights()]
     expected = network.predict(images, verbose=0)
     with pytest.raises(ValueError, match=f"ends in a {kind} .layer '[a-z_0-9/]+'.*from_logits=True"):
         sf.SharpenFocus(network)
@@ -239,7 +239,7 @@ def test_mixed_precision(policy, activation, tmp_path):
     """The usual way: scores in 16 bits, probabilities in 32."""
     keras.config.set_dtype_policy(policy)
     network = model(through(dense, L.Activation(activation, dtype="float32"), L.Activation("linear", dtype="float32")))
-    images = pictures(4)
+    images = random_images(4)
     expected = network.predict(images, verbose=0)
     network.save(tmp_path / "mixed.keras")
     loaded = saved_models.load(tmp_path / "mixed.keras")
@@ -257,7 +257,7 @@ def test_served_probabilities_are_the_networks_own(tmp_path):
     network.save(tmp_path / "network.keras")
     saved_models.load(tmp_path / "network.keras").export(tmp_path / "served" / "1")
     served = tf.saved_model.load(str(tmp_path / "served" / "1")).signatures["serving_default"]
-    images = pictures(2)
+    images = random_images(2)
     expected = network.predict(images, verbose=0)
     np.testing.assert_allclose(served(images=tf.constant(images))["probabilities"], expected, atol=1e-5)
     assert expected.max() > 0.9  # else the softmax of it would be near to it

@@ -13,7 +13,7 @@ from sfocus_tf import evaluation, report
 from sfocus_tf.attention import LayerMaps
 from sfocus_tf.classifier import graph
 from sfocus_tf.report import tf_keras_vis
-from tests.conftest import crossentropy, first_pictures, pictures, tiny_classifier
+from tests.conftest import crossentropy, first_images, random_images, tiny_classifier
 
 NAMES = ("ant", "bee", "cat")
 
@@ -29,8 +29,8 @@ def test_overlay_colours_where_the_attention_is_and_leaves_the_rest():
     np.testing.assert_allclose(report.overlay(image, np.zeros((4, 4))), 100 / 255)
 
 
-def test_figure_shows_pictures_in_either_range_alike():
-    images = pictures(2)
+def test_figure_shows_images_in_either_range_alike():
+    images = random_images(2)
     explanation = sf.SharpenFocus(tiny_classifier()).explain(images)
     in_bytes, in_shares = (
         [axis.get_images()[0].get_array() for axis in report.attention_figure(each, explanation, NAMES).axes]
@@ -41,8 +41,8 @@ def test_figure_shows_pictures_in_either_range_alike():
     np.testing.assert_allclose(in_shares[0], images[0], atol=1e-6)
 
 
-def test_figure_has_a_row_a_picture_and_names_classes_and_overlap(tmp_path):
-    images = pictures(3) * 255
+def test_figure_has_a_row_an_image_and_names_classes_and_overlap(tmp_path):
+    images = random_images(3) * 255
     explanation = sf.SharpenFocus(tiny_classifier()).explain(images)
     figure = report.attention_figure(images, explanation, NAMES, list(NAMES))
     assert len(figure.axes) == 15
@@ -62,15 +62,15 @@ def test_figure_has_a_row_a_picture_and_names_classes_and_overlap(tmp_path):
 
 
 def no_maps(count):
-    """Maps of so many pictures, without attention."""
+    """Maps of so many images, without attention."""
     return LayerMaps(np.zeros((count, 1, 1)), np.zeros((count, 1, 1)))
 
 
 @pytest.fixture
 def two_models():
-    """Two evaluations of 32 scenes, and the pictures."""
+    """Two evaluations of 32 scenes, and the images."""
     data = sf.data.load("scenes", "validation", batch_size=16, image_size=16, regions=True)
-    data = first_pictures(data, 32, 16)
+    data = first_images(data, 32, 16)
     found = [evaluation.evaluate(sf.SharpenFocus(tiny_classifier(16, 16)), data) for _ in range(2)]
     images = np.concatenate([batch["image"] for batch in data.batches.as_numpy_iterator()])
     return *found, images
@@ -97,12 +97,12 @@ def test_comparison_counts_what_changed(two_models):
 def test_a_model_compared_with_itself_does_not_differ(two_models):
     a, b, _ = two_models
     assert all(each.low == each.high == 0 for each in report.compare(a, a).differences if not np.isnan(each.a))
-    with pytest.raises(ValueError, match="same pictures"):
+    with pytest.raises(ValueError, match="same images"):
         report.compare(a, dataclasses.replace(b, labels=b.labels[::-1]))
 
 
 def test_interval_is_that_of_a_paired_difference():
-    """Of 100 pictures 30 are mended: the difference is 0.3 with a standard error of sqrt(0.3 * 0.7 / 100)."""
+    """Of 100 images 30 are mended: the difference is 0.3 with a standard error of sqrt(0.3 * 0.7 / 100)."""
     labels = np.zeros(100, int)
     scores = np.tile([1.0, 0.0], (100, 1))
     worse = scores.copy()
@@ -162,15 +162,15 @@ def several_classes(scores, labels, rival_maps):
     )
 
 
-def test_page_of_pictures_with_several_classes_filters_as_the_matrix_counts():
+def test_page_of_images_with_several_classes_filters_as_the_matrix_counts():
     labels = np.array([[1, 0, 1], [1, 0, 1], [0, 1, 0]], np.float32)
     scores = np.array([[1.0, 0, 3], [1, 2, 0], [0, 3, 1]])
     worse = np.array([[1.0, 0, 3], [1, 2, 3], [0, 3, 1]])
     maps = np.ones((3, 2, 2))
     maps[1] = 0
     a, b = several_classes(scores, labels, maps), several_classes(worse, labels, maps)
-    page = report.comparison_page(a, b, lambda numbers: np.zeros((3, 4, 4, 3)), ("one", "two"), "three pictures")
-    # Only in the second picture is an absent class above a present one: above both for the first model.
+    page = report.comparison_page(a, b, lambda numbers: np.zeros((3, 4, 4, 3)), ("one", "two"), "three images")
+    # Only in the second image is an absent class above a present one: above both for the first model.
     keys = set(re.findall(r'data-keys="([^"]*)"', page))
     assert keys == {"0-1 2-1", ""} and "no overlap: no attention" in page
     matrix = evaluation.confusion_matrix(scores, labels) + evaluation.confusion_matrix(worse, labels)
@@ -188,7 +188,7 @@ def test_the_highest_overlap_comes_first(two_models):
     assert shown == [round(value, 2) for value in sorted(overlap, reverse=True)[:4]]
 
 
-def test_pictures_are_taken_in_turn_from_confused_pairs():
+def test_images_are_taken_in_turn_from_confused_pairs():
     """Sorted by class, as folders are, with most for the first: each pair is among the first shown."""
     labels = np.repeat([0, 1, 2], [20, 4, 4])
     scores = np.eye(3)[(labels + 1) % 3]
@@ -206,7 +206,7 @@ def test_pictures_are_taken_in_turn_from_confused_pairs():
 @pytest.mark.parametrize("cam", tf_keras_vis.VIS_CAMS)
 def test_tf_keras_vis_explain_the_same_classes(cam):
     model = sf.SharpenFocus(tiny_classifier())
-    images = 255 * pictures(2)
+    images = 255 * random_images(2)
     explanation = model.explain(images)
     other = tf_keras_vis.explain_by(cam, model, images, explanation)
     np.testing.assert_array_equal(other.target, explanation.target)
@@ -221,7 +221,7 @@ def test_tf_keras_vis_see_into_nested_models_in_which_two_layers_share_a_name():
     x = keras.layers.Conv2D(3, 1, name="fine_conv")(inputs)  # a name that the network inside has too
     classifier = keras.Model(inputs, tiny_classifier()(x))
     model = sf.SharpenFocus(classifier)
-    images = 255 * pictures(2)
+    images = 255 * random_images(2)
     flat = graph.flat(classifier)
     np.testing.assert_allclose(flat(images), classifier(images), rtol=1e-6)
     assert {"fine_conv", "tiny.fine_conv"} <= {layer.name for layer in flat.layers}
@@ -232,8 +232,8 @@ def test_tf_keras_vis_see_into_nested_models_in_which_two_layers_share_a_name():
 def test_callback_logs_figures_and_measures(tmp_path):
     model = sf.SharpenFocus(tiny_classifier())
     model.compile("sgd", crossentropy())
-    callback = report.AttentionImages(tmp_path, 255 * pictures(2), NAMES, every_epochs=2)
-    model.fit(pictures(6), np.arange(6) % 3, epochs=3, verbose=0, callbacks=[callback])
+    callback = report.AttentionImages(tmp_path, 255 * random_images(2), NAMES, every_epochs=2)
+    model.fit(random_images(6), np.arange(6) % 3, epochs=3, verbose=0, callbacks=[callback])
     events = [
         (event.step, value.tag)
         for file in tmp_path.glob("*")
@@ -245,6 +245,6 @@ def test_callback_logs_figures_and_measures(tmp_path):
     plain = tiny_classifier()
     plain.compile("sgd", crossentropy())
     with pytest.raises(TypeError, match="expected a SharpenFocus model, got Functional"):
-        plain.fit(pictures(6), np.arange(6) % 3, verbose=0, callbacks=[callback])
+        plain.fit(random_images(6), np.arange(6) % 3, verbose=0, callbacks=[callback])
     with pytest.raises(ValueError, match="every_epochs=0"):
-        report.AttentionImages(tmp_path, pictures(1), NAMES, every_epochs=0)
+        report.AttentionImages(tmp_path, random_images(1), NAMES, every_epochs=0)

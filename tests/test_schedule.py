@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import sfocus_tf as sf
 from sfocus_tf import backbones
-from tests.conftest import LABELS, PAPER, ZERO, compiled, pictures, tiny_classifier
+from tests.conftest import LABELS, PAPER, ZERO, compiled, random_images, tiny_classifier
 
 
 def test_a_step_has_no_more_than_its_terms_need():
@@ -30,18 +30,18 @@ def test_a_step_has_no_more_than_its_terms_need():
 
 def test_inner_terms_are_logged_over_the_steps_that_computed_them():
     model = compiled(sf.SharpenFocus(tiny_classifier()), rate=0.0)
-    first = model.train_on_batch(pictures(6), LABELS, return_dict=True)
+    first = model.train_on_batch(random_images(6), LABELS, return_dict=True)
     assert first["consistency"] == 0 and first["separation_last"] > 0
     model.set_term_weight("consistency", 1.0)
-    both = model.train_on_batch(pictures(6), LABELS, return_dict=True)
-    alone = model.evaluate(pictures(6), LABELS, return_dict=True, verbose=0)
+    both = model.train_on_batch(random_images(6), LABELS, return_dict=True)
+    alone = model.evaluate(random_images(6), LABELS, return_dict=True, verbose=0)
     assert both["consistency"] == pytest.approx(float(alone["consistency"]), rel=1e-4)
     assert both["dead_rival_inner"] == pytest.approx(float(alone["dead_rival_inner"]))
 
 
 def test_schedule_and_lazy_steps():
     """Warm-up of 2, then each second step with twice the weight: the steps between are those of plain Keras."""
-    images = pictures(6)
+    images = random_images(6)
     term = sf.Term(1.0, warmup=0.2, every_steps=2)
     model = compiled(sf.SharpenFocus(tiny_classifier(), sf.Objective(last=term, steps=10)))
     seen = []
@@ -56,7 +56,7 @@ def test_schedule_and_lazy_steps():
 
 
 def test_a_changed_weight_takes_effect_without_compiling_again():
-    images = pictures(6)
+    images = random_images(6)
     model = compiled(sf.SharpenFocus(tiny_classifier(), ZERO))
     logs = model.train_on_batch(images, LABELS, return_dict=True)
     assert logs["loss"] == pytest.approx(logs["classification_loss"])
@@ -77,7 +77,7 @@ def test_a_weight_raised_from_zero_by_a_callback_counts_in_the_same_fit():
     raise_it = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda epoch, logs: model.set_term_weight("consistency", float(epoch))
     )
-    history = model.fit(pictures(6), LABELS, epochs=2, callbacks=[raise_it], verbose=0).history
+    history = model.fit(random_images(6), LABELS, epochs=2, callbacks=[raise_it], verbose=0).history
     assert history["consistency"][0] == 0 and history["consistency"][1] != 0
 
 
@@ -108,29 +108,28 @@ def timed(**options):
     return model
 
 
+BATCHES = tf.data.Dataset.from_tensor_slices((random_images(6), LABELS)).batch(3)
 DATA = {
-    "arrays": lambda: {"x": pictures(6), "y": LABELS, "batch_size": 3, "epochs": 4},
-    "dataset": lambda: {"x": tf.data.Dataset.from_tensor_slices((pictures(6), LABELS)).batch(3), "epochs": 4},
-    "validation split": lambda: {"x": pictures(9), "y": np.resize(LABELS, 9), "validation_split": 0.33, "batch_size": 3,
-                                 "epochs": 4},
-    "steps per epoch": lambda: {"x": tf.data.Dataset.from_tensor_slices((pictures(6), LABELS)).batch(3).repeat(),
-                                "steps_per_epoch": 2, "epochs": 4},
-}  # fmt: skip
+    "arrays": {"x": random_images(6), "y": LABELS, "batch_size": 3},
+    "dataset": {"x": BATCHES},
+    "validation split": {"x": random_images(9), "y": np.resize(LABELS, 9), "validation_split": 0.33, "batch_size": 3},
+    "steps per epoch": {"x": BATCHES.repeat(), "steps_per_epoch": 2},
+}
 
 
 @pytest.mark.parametrize("data", DATA)
 def test_times_are_shares_of_one_fit(data):
     model, shares = timed(), Shares()
-    model.fit(**DATA[data](), callbacks=[shares], verbose=0)
+    model.fit(**DATA[data], epochs=4, callbacks=[shares], verbose=0)
     assert shares.seen == pytest.approx(EXPECTED)
-    model.fit(**DATA[data](), callbacks=[shares], verbose=0)  # another run, from its beginning
+    model.fit(**DATA[data], epochs=4, callbacks=[shares], verbose=0)  # another run, from its beginning
     assert shares.seen == pytest.approx(EXPECTED)
 
 
 def test_a_fit_that_goes_on_goes_on_in_its_times(tmp_path):
     """From the epoch that it is told, also in a loaded model."""
     model, shares = timed(), Shares()
-    data = {"x": pictures(6), "y": LABELS, "batch_size": 3, "verbose": 0}
+    data = {"x": random_images(6), "y": LABELS, "batch_size": 3, "verbose": 0}
     model.fit(**data, epochs=2)
     model.save(tmp_path / "model.keras")
     for again in (model, keras.models.load_model(tmp_path / "model.keras")):
@@ -140,7 +139,7 @@ def test_a_fit_that_goes_on_goes_on_in_its_times(tmp_path):
 
 def test_where_the_length_of_an_epoch_is_not_known_it_is_counted():
     """By whole epochs in the first. Keras counts a step more an epoch, in which it finds that the data have ended."""
-    batches = [(pictures(3), LABELS[:3]), (pictures(3, seed=1), LABELS[3:])]
+    batches = [(random_images(3), LABELS[:3]), (random_images(3, seed=1), LABELS[3:])]
     spec = (tf.TensorSpec((3, 8, 8, 3)), tf.TensorSpec((3,), tf.int64))
     unknown = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=spec)
     model, shares = timed(), Shares()
@@ -154,10 +153,10 @@ def test_steps_are_those_of_the_optimizer_where_they_are_given():
     model, shares = timed(steps=8), Shares()
     seen = []
     for _ in range(2):
-        model.fit(pictures(6), LABELS, batch_size=3, epochs=1, callbacks=[shares], verbose=0)
+        model.fit(random_images(6), LABELS, batch_size=3, epochs=1, callbacks=[shares], verbose=0)
         seen += shares.seen
     for _ in range(4):
-        model.train_on_batch(pictures(3), LABELS[:3])
+        model.train_on_batch(random_images(3), LABELS[:3])
         weights = model._weights_at(tf.cast(model.optimizer.iterations - 1, tf.int64), training=False)
         seen.append(round(float(weights[1]), 4))
     assert seen == pytest.approx(EXPECTED)
@@ -165,7 +164,7 @@ def test_steps_are_those_of_the_optimizer_where_they_are_given():
 
 def test_outside_of_fit_the_whole_weight_counts():
     model = timed()
-    logs = model.train_on_batch(pictures(6), LABELS, return_dict=True)
+    logs = model.train_on_batch(random_images(6), LABELS, return_dict=True)
     assert share_of(model, logs) == pytest.approx(1, rel=1e-3)
 
 
@@ -173,7 +172,7 @@ def test_steps_are_updates_where_gradients_are_accumulated():
     model, shares = timed(), Shares()
     optimizer = keras.optimizers.SGD(0.0, gradient_accumulation_steps=2)
     model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    model.fit(pictures(6), LABELS, batch_size=3, epochs=8, callbacks=[shares], verbose=0)
+    model.fit(random_images(6), LABELS, batch_size=3, epochs=8, callbacks=[shares], verbose=0)
     assert int(optimizer.iterations) == 8 and float(shares.seen[-1]) == pytest.approx(0.3)
     assert shares.seen[1::2] == pytest.approx(EXPECTED)
 
@@ -184,5 +183,5 @@ def test_a_callback_list_and_a_single_callback_are_taken_too():
 
     for wrap in (as_list, lambda shares, model: shares):
         model, shares = timed(), Shares()
-        model.fit(pictures(6), LABELS, 3, 4, 0, wrap(shares, model))
+        model.fit(random_images(6), LABELS, 3, 4, 0, wrap(shares, model))
         assert shares.seen == pytest.approx(EXPECTED)

@@ -18,7 +18,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 import sfocus_tf as sf
 from sfocus_tf import backbones, evaluation
-from tests.conftest import PIXELS, ROOT, encoded, pictures, tiny_classifier
+from tests.conftest import PIXELS, ROOT, encoded, random_images, tiny_classifier
 
 NAMES = ("ant", "bee", "cat")
 PAGE = (ROOT / "docs" / "serving.md").read_text()
@@ -65,7 +65,7 @@ def test_every_signature_equals_the_keras_model(name, policy, multi_label, tmp_p
     model = sf.SharpenFocus(classifier, multi_label=multi_label)
     model.export(tmp_path / "1", class_names=NAMES)
     signatures = tf.saved_model.load(str(tmp_path / "1")).signatures
-    images = np.round(255 * pictures(3, size))
+    images = np.round(255 * random_images(3, size))
     files = tf.constant([encoded(image) for image in images])
     expected = model.explain(images)
     squash = keras.ops.sigmoid if multi_label else keras.ops.softmax
@@ -107,7 +107,7 @@ def test_every_signature_equals_the_keras_model(name, policy, multi_label, tmp_p
 
 def test_class_ids_choose_the_target(served):
     model, folder, loaded = served
-    images = 255 * pictures(4, 16)
+    images = 255 * random_images(4, 16)
     answer = loaded.signatures["explain"](images=tf.constant(images), class_ids=tf.constant([2, 0, -1, 1]))
     expected = model.explain(images, class_ids=[2, 0, -1, 1])
     np.testing.assert_array_equal(answer["target_class_id"], expected.target)
@@ -121,16 +121,16 @@ def test_class_ids_choose_the_target(served):
         loaded.signatures["explain"](images=tf.constant(images), class_ids=tf.constant([0, 1, 2, 3]))
 
 
-def test_a_request_without_pictures_is_told_so(served):
+def test_a_request_without_images_is_told_so(served):
     _, _, loaded = served
     ids = tf.constant([], tf.int32)
     with pytest.raises(tf.errors.InvalidArgumentError, match="images: expected one or more, got none"):
         loaded.signatures["explain"](images=tf.zeros([0, 16, 16, 3]), class_ids=ids)
 
 
-def test_a_batch_is_its_pictures_one_after_the_other(served):
+def test_a_batch_is_its_images_one_after_the_other(served):
     _, _, loaded = served
-    files = [encoded(255 * image) for image in pictures(5, 20)]
+    files = [encoded(255 * image) for image in random_images(5, 20)]
     explain = loaded.signatures["explain_bytes"]
     whole = explain(image_bytes=tf.constant(files), class_ids=tf.constant([-1] * 5))
     for row, file in enumerate(files):
@@ -144,7 +144,7 @@ def test_a_batch_is_its_pictures_one_after_the_other(served):
 
 def test_runs_without_this_package_and_has_no_foreign_operations(served, tmp_path):
     model, folder, _ = served
-    images = 255 * pictures(2, 16)
+    images = 255 * random_images(2, 16)
     np.save(tmp_path / "images.npy", images)
     script = (
         "import sys, numpy as np, tensorflow as tf\n"
@@ -162,7 +162,7 @@ def test_runs_without_this_package_and_has_no_foreign_operations(served, tmp_pat
 
 def test_saved_model_cli_runs_it(served, tmp_path):
     _, folder, loaded = served
-    np.save(tmp_path / "images.npy", 255 * pictures(1, 16))
+    np.save(tmp_path / "images.npy", 255 * random_images(1, 16))
     command = shutil.which("saved_model_cli", path=os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"])
     subprocess.run(
         [command, "run", "--dir", folder, "--tag_set", "serve", "--signature_def", "serving_default",
@@ -255,14 +255,14 @@ def test_what_cannot_be_exported_is_told(served, tmp_path):
         model.export(tmp_path / "1", class_names=("ant",))
     with pytest.raises(FileExistsError, match="is there already"):
         model.export(folder, class_names=NAMES)
-    with pytest.raises(ValueError, match="takes pictures of 16x16"):
+    with pytest.raises(ValueError, match="takes images of 16x16"):
         model.export(tmp_path / "1", image_size=(8, 8))
     with pytest.raises(TypeError, match="unexpected arguments nonsense"):
         model.export(tmp_path / "1", nonsense=3)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_classifier_for_any_size_needs_one_for_encoded_pictures(tmp_path):
+def test_a_classifier_for_any_size_needs_one_for_encoded_images(tmp_path):
     inputs = keras.Input((None, None, 3))
     x = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
     x = keras.layers.Conv2D(4, 3, 2, activation="relu")(x)

@@ -6,7 +6,7 @@ import pytest
 
 import sfocus_tf as sf
 from sfocus_tf.classifier import attention_layers, checks
-from tests.conftest import pictures
+from tests.conftest import random_images
 
 L, ops = keras.layers, keras.ops
 
@@ -70,7 +70,7 @@ def test_a_convolution_behind_attention_has_positions(kind):
     """Tokens that are put back into rows and columns lie where they lay before."""
     model = sf.SharpenFocus(transformer(kind, "softmax", back=True))
     assert (model.inner_layer, model.last_layer) == ("stem2", "after")
-    assert model.explain(pictures(2, 32)).last.target.shape == (2, 4, 4)
+    assert model.explain(random_images(2, 32)).last.target.shape == (2, 4, 4)
 
 
 def of_channels(queries, size):
@@ -298,7 +298,7 @@ def test_images_with_channels_first_that_the_network_puts_last(to_last):
     for layer in last.layers[1:]:
         x = layer(x)
     first = keras.Model(inputs, x)
-    given = pictures(2, 32)
+    given = random_images(2, 32)
     one, other = sf.SharpenFocus(last).explain(given), sf.SharpenFocus(first).explain(given.transpose(0, 3, 1, 2))
     np.testing.assert_allclose(one.last.target, other.last.target, atol=1e-5)
     assert one.last.target.max() > 0

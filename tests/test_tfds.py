@@ -64,13 +64,13 @@ def test_caltech256_is_the_same_prepared_by_tfds_and_unpacked(archive):
             for folder in (root, prepared)
         )
         assert ours.class_names == theirs.class_names and ours.source.size == theirs.source.size
-        pictures = [sorted((int(r["label"]), r["image"].tobytes()) for r in all_of(each)) for each in (ours, theirs)]
-        assert pictures[0] == pictures[1]
+        images = [sorted((int(r["label"]), r["image"].tobytes()) for r in all_of(each)) for each in (ours, theirs)]
+        assert images[0] == images[1]
 
 
 def test_voc_is_the_same_prepared_by_tfds_and_unpacked(archive):
     """By the real builder of TFDS: labels, difficult ones, and boxes (which TFDS has a pixel off)."""
-    root, prepared = archive(archives.voc, pictures=3)
+    root, prepared = archive(archives.voc, images=3)
     ours, theirs = (
         data.load("voc2012", "test", data_dir=folder, regions=True, image_size=20) for folder in (root, prepared)
     )
@@ -97,7 +97,7 @@ def test_cifar100_by_the_builder_of_tfds(archive):
 
 
 def test_cub_has_the_names_of_its_classes(tmp_path):
-    """TFDS has numbers for them; the paths of the pictures say what they are."""
+    """TFDS has numbers for them; the paths of the images say what they are."""
     png = tf.io.encode_png(tf.zeros([20, 30, 3], tf.uint8))
 
     def as_dataset(*args, **kwargs):
@@ -195,7 +195,7 @@ def test_data_that_tfds_has_prepared_are_read_beside_other_files(archive):
     assert data.load("cifar100", "test", data_dir=prepared).source.size == 20
 
 
-def test_unknown_name_and_no_pictures(tmp_path):
+def test_unknown_name_and_no_images(tmp_path):
     part = source.Part("train")
     with pytest.raises(ValueError, match="dataset: TFDS name='cifar1000' is not known"):
         tfds_source.source("tfds:cifar1000", tmp_path, part)

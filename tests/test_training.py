@@ -38,7 +38,7 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """60 training and 12 test pictures of 3 classes: red, green or blue, with noise."""
+    """60 training and 12 test images of 3 classes: red, green or blue, with noise."""
     root = tmp_path_factory.mktemp("small")
     rng = np.random.default_rng(0)
     for split, count in (("train", 20), ("test", 4)):
@@ -135,7 +135,7 @@ def test_killed_then_stopped_in_mid_epoch_and_run_again_gives_the_same_bits(fini
     assert histories[0] == histories[1], "the epoch that was interrupted has the metrics of all its steps"
 
 
-def test_a_loss_that_becomes_nan_is_told_with_step_term_and_pictures(small, tmp_path):
+def test_a_loss_that_becomes_nan_is_told_with_step_term_and_images(small, tmp_path):
     workdir = tmp_path / "run"
     done = run_with(("nan", "1", "0"), small, workdir)
     assert done.returncode == 1 and "Traceback" not in done.stderr
@@ -145,7 +145,7 @@ def test_a_loss_that_becomes_nan_is_told_with_step_term_and_pictures(small, tmp_
     train = data.load("folder", "train", data_dir=small, batch_size=16, image_size=16, validation_fraction=0.1)
     train = dataclasses.replace(train, augmentation="none")
     batches = list(train.epochs(1, 2).as_numpy_iterator())
-    for key, (images, _) in (("pictures_of_the_step_before", batches[0]), ("pictures", batches[1])):
+    for key, (images, _) in (("images_of_the_step_before", batches[0]), ("images", batches[1])):
         named = np.stack([np.asarray(PIL.Image.open(path)) for path in told[key]])
         np.testing.assert_array_equal(named, images)
 
@@ -330,8 +330,8 @@ def test_every_config_is_complete_and_locked():
         assert config.is_locked, path
 
 
-def test_real_pictures_of_cifar10(real, tmp_path):
-    """300 training and 100 test pictures of the real CIFAR-10, as a user would start it."""
+def test_real_images_of_cifar10(real, tmp_path):
+    """300 training and 100 test images of the real CIFAR-10, as a user would start it."""
     for split, count in (("train", 30), ("test", 10)):
         for folder in (real("cifar10") / "cifar10" / split).iterdir():
             (tmp_path / "data" / split / folder.name).mkdir(parents=True)
@@ -348,4 +348,4 @@ def test_real_pictures_of_cifar10(real, tmp_path):
     assert results["examples"] == {"train": 270, "validation": 30, "test": 100}
     with open(tmp_path / "run" / "history.csv") as file:
         rows = list(csv.DictReader(file))
-    assert float(rows[-1]["accuracy"]) > 0.25, "eight epochs of 270 pictures fit them better than chance"
+    assert float(rows[-1]["accuracy"]) > 0.25, "eight epochs of 270 images fit them better than chance"

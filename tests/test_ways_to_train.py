@@ -8,7 +8,7 @@ import pytest
 
 import sfocus_tf as sf
 from sfocus_tf import backbones
-from tests.conftest import LABELS, PAPER, compiled, crossentropy, pictures, tiny_classifier
+from tests.conftest import LABELS, PAPER, compiled, crossentropy, random_images, tiny_classifier
 
 
 @pytest.mark.parametrize("objective", ["default", sf.objective("default", of="relative"), PAPER])
@@ -17,7 +17,7 @@ from tests.conftest import LABELS, PAPER, compiled, crossentropy, pictures, tiny
 def test_mixed_precision_trains_and_keeps_maps_in_float32(policy, run_eagerly, objective):
     keras.config.set_dtype_policy(policy)
     model = compiled(sf.SharpenFocus(backbones.create("resnet8", 3, 16), objective), 0.01, run_eagerly=run_eagerly)
-    images = pictures(6, 16) * 255
+    images = random_images(6, 16) * 255
     logs = model.fit(images, LABELS, epochs=3, verbose=0).history
     assert logs["loss"][-1] < logs["loss"][0]  # steps with gradients that are not finite would have been left out
     assert model.explain(images).inner.target.dtype == np.float32
@@ -26,7 +26,7 @@ def test_mixed_precision_trains_and_keeps_maps_in_float32(policy, run_eagerly, o
 @pytest.mark.filterwarnings("error:Model doesn't support")
 @pytest.mark.parametrize("options", [{"steps_per_execution": 2}, {"run_eagerly": True}, {"jit_compile": True}])
 def test_ways_to_run_give_the_same_weights(options):
-    images = pictures(6)
+    images = random_images(6)
 
     def trained(**kwargs):
         keras.utils.set_random_seed(0)
@@ -40,7 +40,7 @@ def test_ways_to_run_give_the_same_weights(options):
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch():
-    images = pictures(6)
+    images = random_images(6)
 
     def trained(batch_size, **options):
         keras.utils.set_random_seed(0)
@@ -55,7 +55,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch():
 
 def test_the_average_of_weights_that_an_optimizer_keeps_is_what_training_ends_with():
     """By hand, with momentum 0.5 over two steps: Keras' average begins with w1, so half of w1 and half of w2."""
-    images, kept = pictures(6), []
+    images, kept = random_images(6), []
     keras.utils.set_random_seed(0)
     model = sf.SharpenFocus(tiny_classifier(), PAPER)
     model.compile(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5), crossentropy())

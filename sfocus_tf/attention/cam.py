@@ -20,7 +20,7 @@ class Attention(NamedTuple):
         map: `A = ReLU(E)`, `[batch, height, width]`, not negative and not normalised.
         evidence: `E = sum_k alpha_k * F_k`, of the same shape, below 0 where the features speak against the class.
         capacity: `[batch]`, what the map would sum to if no channel's evidence cancelled another's, ignoring sign:
-            `sum over i,j,k of |alpha_k * F_k[i,j]|`. A scale of the picture's own to measure `map` against;
+            `sum over i,j,k of |alpha_k * F_k[i,j]|`. A scale of the image's own to measure `map` against;
             no gradient flows through it.
     """
 

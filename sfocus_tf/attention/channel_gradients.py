@@ -2,7 +2,7 @@
 
 Grad-CAM's channel weights are means over positions of `dY/dF`. Their sum is the derivative with respect to a number
 added to a whole channel of `F`, and what such a number does to the layers that read `F` is known beforehand: a pooling
-passes it on, and a convolution multiplies it with the sum of those taps that lie inside the picture. So the backward
+passes it on, and a convolution multiplies it with the sum of those taps that lie inside the image. So the backward
 pass can end at the readers' outputs, which are often a quarter as large; where a network ends in pooling and one dense
 layer nothing is left of it but a row of the dense layer's kernel.
 """
@@ -24,7 +24,7 @@ _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 def readers(classifier: keras.Model, paths: tuple[str, ...]) -> dict[str, frozenset[str]]:
     """The layers that read each feature map, where all of them are such as this module knows.
 
-    To be called before the classifier is trained: it is run once on symbolic pictures.
+    To be called before the classifier is trained: it is run once on symbolic images.
 
     Args:
         classifier: a model that `sfocus_tf.classifiers.check` accepts.
@@ -98,7 +98,7 @@ def summed(layer: Any, features: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
 
 
 def _inside(old: tf.Tensor, new: tf.Tensor, axis: int, layer: Any, dtype: tf.DType) -> tf.Tensor:
-    """`[new, taps]`, 1 where a tap of a convolution lies inside the picture at that output position, else 0."""
+    """`[new, taps]`, 1 where a tap of a convolution lies inside the image at that output position, else 0."""
     taps, stride, dilation = (getattr(layer, key)[axis] for key in ("kernel_size", "strides", "dilation_rate"))
     before = 0
     if layer.padding == "same":

@@ -11,7 +11,7 @@ class Classes(NamedTuple):
     Attributes:
         target: `[batch]` int32, the true class T.
         rival: `[batch]` int32, the most confusing class C.
-        valid: `[batch]` bool, false where a picture has no target or no rival (multi-label only).
+        valid: `[batch]` bool, false where an image has no target or no rival (multi-label only).
     """
 
     target: tf.Tensor
@@ -22,21 +22,21 @@ class Classes(NamedTuple):
 def labelled_classes(
     scores: tf.Tensor, labels: tf.Tensor, multi_label: bool = False, ignore_class: int | None = None
 ) -> Classes:
-    """The target and the most confusing class of each picture, from its label.
+    """The target and the most confusing class of each image, from its label.
 
     Single-label: T is the label (of a one-hot, smoothed or mixed label, the class with most of it) and C the other
     class with the highest score. Multi-label: T is the present class with the highest score, C the absent one.
 
     Args:
         scores: `[batch, classes]`, before softmax or sigmoid.
-        labels: class numbers, `[batch]` or `[batch, 1]`, or a row for each picture, `[batch, classes]`.
-        multi_label: whether a picture may have several classes; labels above 0.5 are present; NaN leaves a class
+        labels: class numbers, `[batch]` or `[batch, 1]`, or a row for each image, `[batch, classes]`.
+        multi_label: whether an image may have several classes; labels above 0.5 are present; NaN leaves a class
             out.
         ignore_class: a class number that says "no label", as Keras' sparse cross-entropy takes it; the target of such
             an image is the predicted class, and it is not valid.
 
     Returns:
-        Class numbers and which pictures have both.
+        Class numbers and which images have both.
 
     Raises:
         ValueError: labels of another shape.
@@ -104,10 +104,10 @@ def predicted_classes(scores: tf.Tensor, multi_label: bool = False) -> Classes:
 
     Args:
         scores: `[batch, classes]`, before softmax or sigmoid.
-        multi_label: whether a picture may have several classes.
+        multi_label: whether an image may have several classes.
 
     Returns:
-        Class numbers; every picture is valid.
+        Class numbers; every image is valid.
     """
     target = tf.argmax(scores, axis=-1, output_type=tf.int32)
     rival = rival_of(scores, target)
@@ -129,7 +129,7 @@ def class_numbers(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
         several = tf.debugging.assert_less(
             tf.reduce_sum(tf.cast(tf.cast(labels, tf.float32) > 0.5, tf.int32), axis=-1),
             2,
-            "labels: a picture has several classes; SharpenFocus(..., multi_label=True) is for such labels",
+            "labels: an image has several classes; SharpenFocus(..., multi_label=True) is for such labels",
         )
         with tf.control_dependencies([several] if several is not None else []):
             return tf.argmax(labels, axis=-1, output_type=tf.int32)
@@ -138,7 +138,7 @@ def class_numbers(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
             f"labels: expected class numbers [batch] or [batch, 1], or rows [batch, {num_classes}], got {labels.shape}."
         )
     numbers = tf.cast(tf.reshape(labels, [-1]), tf.int32)
-    message = f"labels must be class numbers from 0 to {num_classes - 1}, one for each picture"
+    message = f"labels must be class numbers from 0 to {num_classes - 1}, one for each image"
     checks = [
         tf.debugging.assert_non_negative(numbers, message),
         tf.debugging.assert_less(numbers, num_classes, message),

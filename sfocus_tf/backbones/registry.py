@@ -1,4 +1,4 @@
-"""One name for each classifier, from CIFAR ResNets to everything in `keras.applications`."""
+"""Creates classifiers by name: our own CIFAR ResNets, and everything in `keras.applications`."""
 
 import inspect
 import re
@@ -24,12 +24,12 @@ _OWN = (
 
 
 def names() -> list[str]:
-    """Every name that `create` accepts."""
+    """All names that `create` accepts."""
     return [*_OWN, "efficientnet_lite0", *sorted(_applications())]
 
 
 def check(name: str, weights: str | None) -> str:
-    """The backbone's name as `names` has it, or a `ValueError` if there is none, or none with these weights."""
+    """The backbone's name as in `names`; raises a `ValueError` if it is unknown or lacks these weights."""
     known = {_fold(known): known for known in names()}
     if _fold(name) not in known:
         raise unknown("backbone", name, names())
@@ -50,23 +50,23 @@ def create(
     weights: str | None = None,
     dropout: float = 0.0,
 ) -> keras.Model:
-    """A classifier for pictures with pixels in [0, 255], ending in scores before softmax or sigmoid.
+    """Creates a classifier of images in [0, 255] that outputs logits.
 
     Args:
-        name: one of `names()`; upper and lower case and underscores do not matter.
-        num_classes: length of the score vector.
-        image_size: height and width of the pictures, in pixels; a single number for square ones.
-        weights: "imagenet" for pretrained ones (`keras.applications` downloads them; `efficientnet_lite0` takes
-            them from the package of the extra `pretrained`), or `None` for random ones.
+        name: one of `names()`; case and underscores are ignored.
+        num_classes: number of classes.
+        image_size: height and width of the images, in pixels; a single number for square images.
+        weights: "imagenet" for pretrained weights (in the extra `pretrained` for `efficientnet_lite0`, otherwise
+            downloaded by `keras.applications`), or `None` for random initialisation.
         dropout: rate before the last layer, in [0, 1).
 
     Returns:
-        A flat functional model, `[batch, height, width, 3]` -> `[batch, num_classes]` (float32). Preprocessing is
-        part of it, so that what is saved or served takes pictures as they are.
+        A flat functional model, `[batch, height, width, 3]` -> `[batch, num_classes]` (float32). It includes
+        preprocessing, so a saved or served model takes raw images.
 
     Raises:
-        ValueError: no such name, or no pretrained weights for it.
-        ModuleNotFoundError: `efficientnet_lite0` with ImageNet weights, without the package that has them.
+        ValueError: the name is unknown, or has no pretrained weights.
+        ModuleNotFoundError: the package with the ImageNet weights of `efficientnet_lite0` is not installed.
     """
     name = check(name, weights)
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
@@ -75,7 +75,7 @@ def create(
     x = layers.GlobalAveragePooling2D(name="pool")(features)
     if dropout:
         x = layers.Dropout(dropout, name="dropout")(x)
-    # float32 whatever the policy: the scores feed the softmax and the attention.
+    # float32 under any policy: the logits feed the softmax and the attention.
     scores = layers.Dense(num_classes, dtype="float32", name="scores")(x)
     model = keras.Model(inputs, scores, name=name)
     if name == "efficientnet_lite0" and weights == "imagenet":
@@ -98,15 +98,15 @@ def _features(name: str, inputs: keras.KerasTensor, weights: str | None) -> kera
 
 
 def preprocess(mode: str, x: keras.KerasTensor) -> keras.KerasTensor:
-    """Pixels in [0, 255] as a network was trained to take them, as a layer.
+    """Maps pixels in [0, 255] to the range a network was trained on, as a layer.
 
     Args:
-        mode: one of `PREPROCESSING`: "none"; "unit": in [0, 1]; and as `keras.applications` names them: "tf": in
-            [-1, 1]; "torch": standardised by ImageNet's mean and deviation; "caffe": blue first, less its mean.
-        x: symbolic pictures, red first.
+        mode: one of `PREPROCESSING`: "none"; "unit": in [0, 1]; and, named as in `keras.applications`, "tf": in
+            [-1, 1]; "torch": standardised by ImageNet's mean and deviation; "caffe": BGR, minus ImageNet's mean.
+        x: symbolic RGB images.
 
     Raises:
-        ValueError: no such mode.
+        ValueError: the mode is unknown.
     """
     if mode not in PREPROCESSING:
         raise unknown("preprocessing", mode, PREPROCESSING)
@@ -116,18 +116,18 @@ def preprocess(mode: str, x: keras.KerasTensor) -> keras.KerasTensor:
         offset = [-mean / std for mean, std in zip(_MEAN, _STD, strict=True)]
         return layers.Rescaling([1 / std for std in _STD], offset=offset, name="preprocess")(x)
     if mode == "caffe":
-        blue_first = keras.ops.flip(x, axis=-1)
+        bgr = keras.ops.flip(x, axis=-1)
         offset = [-mean for mean in _CAFFE_MEAN]
-        return layers.Rescaling([1.0, 1.0, 1.0], offset=offset, name="preprocess")(blue_first)
+        return layers.Rescaling([1.0, 1.0, 1.0], offset=offset, name="preprocess")(bgr)
     if mode == "unit":
         return layers.Rescaling(1 / 255, name="preprocess")(x)
     return layers.Rescaling(1 / 127.5, offset=-1.0, name="preprocess")(x)
 
 
 def _mode(module: str) -> str:
-    """What the `preprocess_input` of a module of `keras.applications` does."""
+    """The mode of `preprocess_input` in a module of `keras.applications`."""
     if module in ("efficientnet", "efficientnet_v2", "convnext", "mobilenet_v3"):
-        return "none"  # these networks have it inside
+        return "none"  # these networks include preprocessing
     if module == "densenet":
         return "torch"
     return "caffe" if module in ("resnet", "vgg16", "vgg19") else "tf"
@@ -135,11 +135,11 @@ def _mode(module: str) -> str:
 
 def _applications() -> dict[str, tuple[str, Callable[..., keras.Model]]]:
     """Name -> (module, constructor) of every classifier in `keras.applications`."""
-    found: dict[str, tuple[str, Callable[..., keras.Model]]] = {}
+    classifiers: dict[str, tuple[str, Callable[..., keras.Model]]] = {}
     for name, constructor in inspect.getmembers(keras.applications, inspect.isfunction):
         if "include_top" in inspect.signature(constructor).parameters:
-            found[name.lower()] = (constructor.__module__.rsplit(".", 1)[-1], constructor)
-    return found
+            classifiers[name.lower()] = (constructor.__module__.rsplit(".", 1)[-1], constructor)
+    return classifiers
 
 
 def _fold(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Residual networks that `keras.applications` lacks: those for CIFAR, and ResNet-18.
+"""Residual networks missing from `keras.applications`: CIFAR ResNets and ResNet-18.
 
 Source: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv 1512.03385.
 """
@@ -8,11 +8,11 @@ from keras import layers
 
 
 def cifar_resnet(depth: int, inputs: keras.KerasTensor) -> keras.KerasTensor:
-    """The ResNet for 32x32 pictures, section 4.2 of the paper: 6n+2 layers, parameter-free shortcuts.
+    """The ResNet for 32x32 images, section 4.2 of the paper: 6n+2 layers, parameter-free shortcuts.
 
     Args:
         depth: number of weighted layers, 6n+2: 20, 32, 44, 56, ...
-        inputs: normalised pictures, `[batch, height, width, 3]`.
+        inputs: normalised images, `[batch, height, width, 3]`.
 
     Returns:
         The last feature map, after its ReLU, `[batch, height/4, width/4, 64]`.
@@ -21,7 +21,7 @@ def cifar_resnet(depth: int, inputs: keras.KerasTensor) -> keras.KerasTensor:
         ValueError: `depth` is not 6n+2.
     """
     if depth < 8 or depth % 6 != 2:
-        raise ValueError(f"depth={depth} is no CIFAR ResNet: expected 6n+2, such as 20, 32 or 56.")
+        raise ValueError(f"depth={depth} is not a CIFAR ResNet: expected 6n+2, such as 20, 32 or 56.")
     x = _convolution(inputs, 16, 3, 1, "stem")
     x = layers.ReLU(name="stem_relu")(x)
     for stage, filters in enumerate((16, 32, 64), start=1):
@@ -30,7 +30,7 @@ def cifar_resnet(depth: int, inputs: keras.KerasTensor) -> keras.KerasTensor:
             name = f"stage{stage}_block{block}"
             shortcut = x
             if stride == 2:
-                # Option A of the paper: every other position, new channels zero.
+                # Option A of the paper: subsample, and pad the new channels with zeros.
                 shortcut = layers.AveragePooling2D(1, strides=2, name=f"{name}_shortcut")(x)
                 added = filters // 4
                 shortcut = keras.ops.pad(shortcut, [[0, 0], [0, 0], [0, 0], [added, added]])
@@ -42,7 +42,7 @@ def resnet18(inputs: keras.KerasTensor, stem: str) -> keras.KerasTensor:
     """ResNet-18, table 1 of the paper, with projection shortcuts where the shape changes.
 
     Args:
-        inputs: normalised pictures, `[batch, height, width, 3]`.
+        inputs: normalised images, `[batch, height, width, 3]`.
         stem: "imagenet" (7x7 convolution with stride 2, then pooling) or "cifar" (3x3, stride 1).
 
     Returns:

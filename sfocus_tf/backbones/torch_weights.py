@@ -1,4 +1,4 @@
-"""Reads a PyTorch checkpoint in the format before 1.6, without PyTorch and without running its pickle's code."""
+"""Reads PyTorch checkpoints of the pre-1.6 format, without PyTorch and without executing pickled code."""
 
 import collections
 import os
@@ -12,19 +12,19 @@ _DTYPES: dict[str, np.dtype] = {"FloatStorage": np.dtype("<f4"), "LongStorage": 
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The tensors of a state dictionary, by name.
+    """Reads the tensors of a state dictionary, by name.
 
-    The file is: magic number, protocol, system (three pickles), the dictionary (tensors refer to storages by key),
-    the list of keys, then for each key its number of elements (int64) and its elements, little-endian.
+    Layout of the file: magic number, protocol, system (three pickles); the dictionary, whose tensors refer to storages
+    by key; the list of keys; then for each key the number of elements (int64) and the elements, little-endian.
 
     Args:
-        path: the checkpoint.
+        path: path of the checkpoint.
 
     Returns:
-        Arrays with the shapes of the tensors; strides in the file need not be contiguous.
+        Contiguous arrays with the shapes of the tensors.
 
     Raises:
-        pickle.UnpicklingError: the file is of another format, or asks for a class outside the few that tensors need.
+        pickle.UnpicklingError: the file has another format, or refers to a class that tensors do not need.
     """
     with open(path, "rb") as file:
         if _Unpickler(file).load() != _MAGIC:
@@ -60,7 +60,7 @@ class _Tensor:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows ordered dictionaries and tensors, and refuses everything else."""
+    """Loads ordered dictionaries and tensors, and rejects everything else."""
 
     def __init__(self, file: IO[bytes]):
         super().__init__(file)

@@ -27,7 +27,7 @@ def check(classifier: Any) -> int:
     _refuse_other_structure(classifier)
     if keras.config.image_data_format() != "channels_last" or len(classifier.inputs[0].shape) != 4:
         raise ValueError(
-            f"classifier: expected pictures [batch, height, width, channels], got {classifier.inputs[0].shape}."
+            f"classifier: expected images [batch, height, width, channels], got {classifier.inputs[0].shape}."
         )
     _refuse_other_output(classifier)
     _refuse_channels_first(classifier)

@@ -105,13 +105,13 @@ def operations(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def steps(classifier: keras.Model) -> tuple[list[Step], keras.KerasTensor, keras.KerasTensor]:
-    """Every step of a classifier on symbolic pictures, in order; of nested models, those inside.
+    """Every step of a classifier on symbolic images, in order; of nested models, those inside.
 
     Args:
         classifier: a model that `sfocus_tf.classifiers.check` accepts.
 
     Returns:
-        The steps, the symbolic pictures, and the classifier's output for them.
+        The steps, the symbolic images, and the classifier's output for them.
     """
     found: list[Step] = []
 

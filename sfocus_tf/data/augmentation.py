@@ -1,4 +1,4 @@
-"""Cropping, flipping and resizing of one record, with boxes and masks following the picture."""
+"""Crops, flips and resizes one record: the image with its boxes and masks."""
 
 import tensorflow as tf
 
@@ -8,22 +8,22 @@ AUGMENTATIONS = ("none", "flip", "pad_crop_flip", "random_resized_crop")
 
 
 def augment(record: Record, augmentation: str, size: int, seed: tf.Tensor) -> Record:
-    """One of the usual augmentations, at random.
+    """Applies a random augmentation.
 
-    - "flip": left and right are exchanged half of the time.
-    - "pad_crop_flip": CIFAR's (He et al. 2016): the picture is resized, padded by an eighth of its size on each side
-      (4 pixels of 32), and a window of its size cut out; then "flip".
-    - "random_resized_crop": ImageNet's (Szegedy et al. 2015): a window of 8 to 100 % of the area with an aspect ratio
-      from 3/4 to 4/3; then "flip".
+    - "flip": a horizontal flip with probability 1/2.
+    - "pad_crop_flip": CIFAR's (He et al. 2016): resize, pad by an eighth of the size on each side (4 pixels at 32),
+      crop to the size before padding, then "flip".
+    - "random_resized_crop": ImageNet's (Szegedy et al. 2015): crop 8 to 100 % of the area at an aspect ratio from 3/4
+      to 4/3, resize, then "flip".
 
     Args:
         record: see `Source`.
         augmentation: one of `AUGMENTATIONS`.
         size: height and width of the result, in pixels.
-        seed: `[2]`, decides every choice.
+        seed: `[2]`, determines every random choice.
 
     Returns:
-        The record, with `image` float32 in [0, 255], and boxes and masks changed with it.
+        The record, with `image` float32 in [0, 255] and boxes and masks transformed alike.
     """
     if augmentation == "pad_crop_flip":
         record = _shifted(resize(record, size), size // 8, seed)
@@ -38,7 +38,7 @@ def augment(record: Record, augmentation: str, size: int, seed: tf.Tensor) -> Re
 
 
 def resize(record: Record, size: int) -> Record:
-    """The whole picture and its masks at `size` x `size` pixels (boxes are shares, and stay); `image` as float32."""
+    """Resizes the image (to float32) and its masks to `size` x `size` pixels; boxes are relative and do not change."""
     record = dict(record)
     image = record["image"]
     shape = tf.constant([size, size])
@@ -54,7 +54,7 @@ def resize(record: Record, size: int) -> Record:
 
 
 def flip_left_right(record: Record) -> Record:
-    """The mirrored record."""
+    """Flips the record horizontally."""
     record = dict(record)
     for key in record.keys() & {"image", "mask", "part_mask"}:
         record[key] = tf.reverse(record[key], axis=[1])
@@ -66,14 +66,14 @@ def flip_left_right(record: Record) -> Record:
 
 
 def crop(record: Record, window: tf.Tensor) -> Record:
-    """The part of a record inside a window.
+    """Crops a record to a window.
 
     Args:
         record: see `Source`.
-        window: `[4]` int32, `ymin, xmin, ymax, xmax` in pixels, inside the picture.
+        window: `[4]` int32, `ymin, xmin, ymax, xmax` in pixels, inside the image.
 
     Returns:
-        The record; boxes are cut at the window, and those outside it are dropped (label -1).
+        The record; boxes are clipped to the window, and those outside it are dropped (label -1).
     """
     record = dict(record)
     height, width = tf.unstack(tf.cast(tf.shape(record["image"])[:2], tf.float32))
@@ -98,7 +98,7 @@ def _kept_boxes(boxes: tf.Tensor, labels: tf.Tensor) -> Record:
 
 
 def _shifted(record: Record, pad: int, seed: tf.Tensor) -> Record:
-    """The picture moved by up to `pad` pixels each way, zeros coming in."""
+    """Shifts the image by up to `pad` pixels in each direction, filling with zeros."""
     record = dict(record)
     size = tf.shape(record["image"])[0]
     offset = tf.random.stateless_uniform([2], seed, 0, 2 * pad + 1, tf.int32)
@@ -113,12 +113,12 @@ def _shifted(record: Record, pad: int, seed: tf.Tensor) -> Record:
 
 
 def central_crop(record: Record, share: float) -> Record:
-    """The part of a record inside its central square window with a share of the shorter side; see `crop`."""
+    """Crops a record to its central square of `share` times the shorter side; see `crop`."""
     return crop(record, central_window(tf.shape(record["image"])[:2], share))
 
 
 def central_window(shape: tf.Tensor, share: float) -> tf.Tensor:
-    """The central square window with a share of the shorter side; `[4]` int32 in pixels, as `crop` takes it."""
+    """The central square window of `share` times the shorter side, for `crop`; `[4]` int32 in pixels."""
     extent = tf.cast(tf.round(share * tf.cast(tf.reduce_min(shape), tf.float32)), tf.int32)
     extent = tf.maximum(extent, 1)
     start = (shape - extent) // 2
@@ -126,7 +126,7 @@ def central_window(shape: tf.Tensor, share: float) -> tf.Tensor:
 
 
 def _random_window(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """A window of random area, aspect ratio and place; `[4]` int32 in pixels."""
+    """A window of random area, aspect ratio and position; `[4]` int32 in pixels."""
     area, log_ratio, *place = tf.unstack(tf.random.stateless_uniform([4], seed))
     size = tf.cast(shape, tf.float32)
     area = (0.08 + 0.92 * area) * size[0] * size[1]

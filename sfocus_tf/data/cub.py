@@ -1,4 +1,4 @@
-"""CUB-200-2011 as it is unpacked from its archive: `CUB_200_2011/images.txt`, ...; with the birds' boxes.
+"""Reads CUB-200-2011 from its unpacked archive (`CUB_200_2011/images.txt`, ...), with bounding boxes.
 
 Source: Wah et al., "The Caltech-UCSD Birds-200-2011 Dataset", CNS-TR-2011-001.
 """
@@ -19,31 +19,31 @@ _SPLIT = "train_test_split.txt"
 
 
 def find_folder(data_dir: str | pathlib.Path | None) -> pathlib.Path | None:
-    """The folder with the lists, such as `images.txt`, in or below `data_dir`, or `None`."""
+    """The folder that holds `images.txt` and the other lists, at or below `data_dir`; `None` if there is none."""
     if not data_dir:
         return None
     root = pathlib.Path(data_dir).expanduser()
     for folder in (root, root / "CUB_200_2011"):
-        # By either, so that of an archive that is not all there the missing file is named.
+        # Either file is enough: for an incomplete archive the error then names the missing one.
         if (folder / "images.txt").is_file() or (folder / _SPLIT).is_file():
             return folder
     return None
 
 
 def source(data_dir: str | pathlib.Path, part: Part) -> Source:
-    """A part of CUB-200-2011, by its own `train_test_split.txt`.
+    """A part of CUB-200-2011, split by its own `train_test_split.txt`.
 
     Args:
-        data_dir: the folder that has `CUB_200_2011` in it, or that folder itself.
-        part: which pictures.
+        data_dir: the folder that contains `CUB_200_2011`, or that folder itself.
+        part: which images to take.
 
     Returns:
-        The source; each picture has one box. Classes without pictures (in a part of the data set) are left out.
+        The source; each image has one box. Classes without images (in a subset of the data set) are left out.
 
     Raises:
         FileNotFoundError: the folder or one of its files is missing.
-        ValueError: a line that cannot be read, or a box outside its picture.
-        CorruptPictureError: a picture cannot be decoded.
+        ValueError: a line is malformed, or a box lies outside its image.
+        CorruptImageError: an image cannot be decoded.
     """
     existing_folder("data_dir", data_dir, _EXPECTED)
     root = find_folder(data_dir)
@@ -58,17 +58,17 @@ def source(data_dir: str | pathlib.Path, part: Part) -> Source:
     for number in files:
         if not (number in labels and number in trains and len(boxes.get(number, ())) == 4):
             raise ValueError(
-                f"data_dir: picture {number} of {root / 'images.txt'} has no label, split or box of 4 numbers."
+                f"data_dir: image {number} of {root / 'images.txt'} has no label, split or box of 4 numbers."
             )
         if labels[number][0] not in numbering:
             raise ValueError(
-                f"data_dir: {root / 'image_class_labels.txt'} gives picture {number} the class {labels[number][0]}, "
+                f"data_dir: {root / 'image_class_labels.txt'} gives image {number} the class {labels[number][0]}, "
                 f"which is not in classes.txt: expected 1 to {len(classes)}."
             )
     ids = [number for number in files if (trains[number][0] == "1") == (part.split != "test")]
     ids = [ids[position] for position in part.numbers(len(ids))]
     if not ids:
-        raise ValueError(f"data_dir: {root} lists no pictures for split={part.split!r}.")
+        raise ValueError(f"data_dir: {root} lists no images for split={part.split!r}.")
     paths = {number: str(root / "images" / files[number][0]) for number in ids}
     good = usable([paths[number] for number in ids], part)
     skipped = tuple(paths[number] for number in compress(ids, ~good))
@@ -88,7 +88,7 @@ def source(data_dir: str | pathlib.Path, part: Part) -> Source:
 
 
 def _table(path: pathlib.Path) -> dict[str, list[str]]:
-    """The lines `<number> <value> ...` of a file, by number."""
+    """Reads a file of `<number> <value> ...` lines into a dictionary keyed by number."""
     if not path.is_file():
         raise FileNotFoundError(f"data_dir: {path} is missing.")
     rows = [line.split() for line in text_lines("data_dir", path) if line]
@@ -99,15 +99,15 @@ def _table(path: pathlib.Path) -> dict[str, list[str]]:
 
 
 def _box(path: str, values: list[str]) -> tuple[float, float, float, float]:
-    """`x y width height` in pixels -> `ymin, xmin, ymax, xmax` as shares."""
+    """Converts `x y width height` in pixels to relative `ymin, xmin, ymax, xmax`."""
     try:
         x, y, box_width, box_height = map(float, values)
     except ValueError as error:
-        raise ValueError(f"bounding_boxes.txt: the box {' '.join(values)!r} of {path} is not of 4 numbers.") from error
+        raise ValueError(f"bounding_boxes.txt: the box {' '.join(values)!r} of {path} is not 4 numbers.") from error
     with PIL.Image.open(path) as image:  # reads the header only
         width, height = image.size
-    # A pixel of tolerance: the data set's own boxes are rounded.
-    if not (  # in this form, as nothing holds for NaN
+    # One pixel of tolerance, since the data set rounds its boxes.
+    if not (  # negated, so that NaN fails too
         x >= -1
         and y >= -1
         and box_width > 0
@@ -117,7 +117,7 @@ def _box(path: str, values: list[str]) -> tuple[float, float, float, float]:
     ):
         raise ValueError(
             f"bounding_boxes.txt: the box x={x:g} y={y:g} width={box_width:g} height={box_height:g} is not inside its "
-            f"picture {path} of {width}x{height} pixels."
+            f"image {path} of {width}x{height} pixels."
         )
     y1, x1 = min((y + box_height) / height, 1.0), min((x + box_width) / width, 1.0)
     return max(y / height, 0.0), max(x / width, 0.0), y1, x1

@@ -1,6 +1,6 @@
-"""Images in class folders: `<data_dir>/{train,validation,test}/<class>/*.jpg`, and ImageNet's.
+"""Reads images from class folders: `<data_dir>/{train,validation,test}/<class>/*.jpg`, and ImageNet's layout.
 
-See `sfocus_tf.data.listing` for the files and folders that are left out.
+See `sfocus_tf.data.listing` for the files and folders it ignores.
 """
 
 import dataclasses
@@ -18,12 +18,12 @@ _SYNSET = re.compile("n[0-9]")
 
 
 def find_imagenet(data_dir: str | pathlib.Path | None) -> pathlib.Path | None:
-    """The folder with ILSVRC2012's `train/n01440764`, ... in or below `data_dir`, or `None`."""
+    """The folder that holds ILSVRC2012's `train/n01440764`, ..., at or below `data_dir`; `None` if there is none."""
     if not data_dir:
         return None
     root = pathlib.Path(data_dir).expanduser()
     for folder in (root, root / "ILSVRC" / "Data" / "CLS-LOC"):
-        # By `val` also, so that what is missing beside it is named.
+        # `val` alone is enough: the error then names the missing `train`.
         splits = (folder / split for split in ("train", "val", "validation"))
         if any(_SYNSET.match(entry.name) for split in splits if split.is_dir() for entry in folders_in(split)):
             return folder
@@ -33,20 +33,20 @@ def find_imagenet(data_dir: str | pathlib.Path | None) -> pathlib.Path | None:
 def source(data_dir: str | pathlib.Path | None, part: Part) -> Source:
     """A part of a folder of class folders.
 
-    Where there is no `validation` (or `val`) folder, validation pictures are taken from `train`; where there is no
-    `test` folder, `validation` is the test split.
+    Without a `validation` (or `val`) folder, validation images are held out of `train`; without a `test` folder,
+    `validation` is the test split.
 
     Args:
         data_dir: the folder.
-        part: which pictures; `validation_fraction` counts where there is no `validation` folder beside `test`.
+        part: which images; `validation_fraction` is ignored if there are both `validation` and `test` folders.
 
     Returns:
-        The source; classes are in the order of their names in `train`.
+        The source; classes are the folders of `train`, sorted by name.
 
     Raises:
         FileNotFoundError: the folder, or `train` or `test` in it, is missing.
-        ValueError: a split is empty, or its class folders are not those of `train`.
-        CorruptPictureError: a picture cannot be decoded.
+        ValueError: a class folder is empty, or the class folders of a split differ from those of `train`.
+        CorruptImageError: an image cannot be decoded.
     """
     root = existing_folder("data_dir", data_dir, _EXPECTED)
     folders = {"train": existing_folder("data_dir", root / "train", _EXPECTED), "test": root / "test"}
@@ -60,14 +60,14 @@ def source(data_dir: str | pathlib.Path | None, part: Part) -> Source:
 
 
 def imagenet(data_dir: str | pathlib.Path, part: Part) -> Source:
-    """A part of ILSVRC2012: its `val` (or `validation`) is the test split, its own unlabelled `test` is left alone.
+    """A part of ILSVRC2012: its `val` (or `validation`) is the test split; its unlabelled `test` is not used.
 
     Args:
-        data_dir: what `find_imagenet` found.
-        part: which pictures; "validation" is held out of `train`.
+        data_dir: the folder from `find_imagenet`.
+        part: which images; "validation" is held out of `train`.
 
     Returns:
-        The source; classes are the numbers of their WordNet synsets, in order.
+        The source; classes are WordNet synset ids, sorted.
 
     Raises:
         As `source`.
@@ -78,11 +78,11 @@ def imagenet(data_dir: str | pathlib.Path, part: Part) -> Source:
 
 
 def _source(folders: dict[str, pathlib.Path], part: Part, expected: str) -> Source:
-    """A part of the splits in these folders; "validation" is held out of "train" where it has none of its own."""
+    """A part of the splits in these folders; "validation" is held out of "train" if it has no folder of its own."""
     folder = existing_folder("data_dir", folders.get(part.split, folders["train"]), expected)
     class_names = _classes(folders["train"], expected)
     _same_classes(folder, class_names, expected)
-    paths, labels = _pictures(folder, class_names)
+    paths, labels = _images(folder, class_names)
     whole = part.split in folders and part.split != "train"
     numbers = (dataclasses.replace(part, split="test") if whole else part).numbers(len(paths))
     return labelled(class_names, paths, labels, numbers, part)
@@ -93,29 +93,29 @@ def _classes(folder: pathlib.Path, expected: str) -> tuple[str, ...]:
     if len(names) < 2:
         loose = bool(images_in(folder))
         raise ValueError(
-            f"data_dir: {folder} has {len(names)} class folder(s){' and pictures outside of them' if loose else ''}, "
+            f"data_dir: {folder} has {len(names)} class folder(s){' and images outside of them' if loose else ''}, "
             f"expected two or more: {expected}."
         )
     return names
 
 
 def _same_classes(folder: pathlib.Path, class_names: tuple[str, ...], expected: str) -> None:
-    found = set(_classes(folder, expected))
-    missing, extra = sorted(set(class_names) - found), sorted(found - set(class_names))
+    own = set(_classes(folder, expected))
+    missing, extra = sorted(set(class_names) - own), sorted(own - set(class_names))
     if missing or extra:
         raise ValueError(
-            f"data_dir: the class folders of {folder} are not those of train: "
+            f"data_dir: the class folders of {folder} differ from those of train: "
             f"missing {', '.join(missing) or 'none'}; not in train {', '.join(extra) or 'none'}."
         )
 
 
-def _pictures(folder: pathlib.Path, class_names: tuple[str, ...]) -> tuple[list[str], list[int]]:
+def _images(folder: pathlib.Path, class_names: tuple[str, ...]) -> tuple[list[str], list[int]]:
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(class_names):
-        found = images_below(folder / name)
-        if not found:
-            raise ValueError(f"data_dir: {folder / name} has no pictures ({', '.join(EXTENSIONS)}).")
-        paths += found
-        labels += [label] * len(found)
+        images = images_below(folder / name)
+        if not images:
+            raise ValueError(f"data_dir: {folder / name} has no images ({', '.join(EXTENSIONS)}).")
+        paths += images
+        labels += [label] * len(images)
     return paths, labels

@@ -1,16 +1,16 @@
-"""Image formats: which are read, how, and why a file is refused.
+"""Image formats: what is read, and what is rejected with which reason.
 
-| format | extensions | read | refused |
+| format | extensions | read | rejected |
 |---|---|---|---|
 | JPEG | .jpg, .jpeg | grey, colour and CMYK; baseline and progressive | |
-| PNG | .png | all kinds; of 16 bits a channel, the upper 8 | |
-| GIF | .gif | the first frame; its transparent pixels are black | a first frame that is smaller than the canvas |
-| BMP | .bmp | 24 and 32 bits a pixel, and 8 bits of plain grey | palettes, 16 bits, compression, OS/2 headers |
-| WebP | .webp | still and opaque | animation, transparency |
+| PNG | .png | all kinds; the upper 8 bits of 16-bit channels | |
+| GIF | .gif | the first frame; transparent pixels become black | a first frame smaller than the canvas |
+| BMP | .bmp | 24 and 32 bits per pixel, and 8-bit greyscale | other palettes, 16 bits, compression, OS/2 headers |
+| WebP | .webp | still, opaque images | animation, transparency |
 
-Content decides, not the extension: a JPEG that is called `.png` is read. Alpha channels of PNG and BMP are dropped, so
-that transparent pixels have the colour that is stored. EXIF orientation is ignored, as by TensorFlow: where cameras
-turn images by it only, turn the pixels beforehand (`mogrify -auto-orient`).
+The content decides, not the extension: a JPEG named `.png` is read. Alpha channels of PNG and BMP are dropped, so
+transparent pixels keep their stored colour. EXIF orientation is ignored, as in TensorFlow: rotate such images
+beforehand (`mogrify -auto-orient`).
 """
 
 import struct
@@ -19,53 +19,53 @@ import PIL.Image
 import tensorflow as tf
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
-_BLUE_GREEN_RED = struct.pack("<3I", 0xFF0000, 0xFF00, 0xFF)  # as they lie in memory where no masks are given
+_BLUE_GREEN_RED = struct.pack("<3I", 0xFF0000, 0xFF00, 0xFF)  # memory order without colour masks
 _GREYS = b"".join(bytes([level, level, level, 0]) for level in range(256))
-_BMP_HEADER = 54  # bytes of a BMP's two headers
+_BMP_HEADER = 54  # bytes in the two headers of a BMP
 _SIGNATURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"GIF8": "GIF", b"BM": "BMP"}
 
 
 def decode(data: tf.Tensor) -> tf.Tensor:
-    """An encoded image as `[height, width, 3]` uint8; see the table above for what is read.
+    """Decodes an image to `[height, width, 3]` uint8; see the table above for the formats.
 
     Args:
-        data: the bytes of a file.
+        data: scalar string, the bytes of a file.
 
     Raises:
-        tf.errors.InvalidArgumentError: the bytes cannot be decoded, or TensorFlow would give wrong colours.
+        tf.errors.InvalidArgumentError: the bytes cannot be decoded, or TensorFlow would decode them wrongly.
     """
-    # TensorFlow takes palette numbers for grey levels, and ignores masks and compression.
-    # Of a GIF's first frame that is smaller than the canvas it gives a part, cut off and shifted.
+    # TensorFlow reads BMP palette indices as grey levels, and ignores colour masks and compression.
+    # It shifts and truncates a GIF's first frame that is smaller than the canvas.
     image = tf.io.decode_image(data, channels=3, expand_animations=False)
     image.set_shape([None, None, 3])
     start = tf.strings.substr(data, 0, 2)
     is_doubtful = tf.equal(start, b"BM") | tf.equal(start, b"GI")
     is_right = tf.cond(is_doubtful, lambda: _is_right(data, tf.shape(image)), lambda: True)
-    with tf.control_dependencies([tf.Assert(is_right, ["BMP or GIF of a kind that is not read: save it as PNG"])]):
+    with tf.control_dependencies([tf.Assert(is_right, ["unsupported kind of BMP or GIF: save it as PNG"])]):
         return tf.identity(image)
 
 
-# Not inlined: each operation of the branch would be scheduled for every JPEG and PNG too.
+# Not inlined, or every operation of the branch would be scheduled for JPEG and PNG too.
 @tf.function(
     input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([3], tf.int32)],
     autograph=False,
     experimental_attributes={"_noinline": True},
 )
 def _is_right(data: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
-    """Whether TensorFlow decodes a BMP or a GIF, to an image of this shape, rightly."""
+    """Whether TensorFlow decodes a BMP or GIF correctly; `shape` is that of the decoded image."""
     is_bmp = tf.equal(tf.strings.substr(data, 0, 2), b"BM")
     return tf.cond(is_bmp, lambda: _is_plain_bmp(data), lambda: _fills_canvas(data, shape))
 
 
 def _fills_canvas(data: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
-    """Whether a GIF's first frame, the image, has the size of the canvas."""
+    """Whether a GIF's first frame, which has this shape, fills the canvas."""
     width, height = tf.unstack(tf.io.decode_raw(tf.strings.substr(data, 6, 4), tf.uint16), 2)
     return tf.reduce_all(tf.equal(tf.cast(tf.stack([height, width]), tf.int32), shape[:2]))
 
 
 def _is_plain_bmp(data: tf.Tensor) -> tf.Tensor:
-    """Whether TensorFlow decodes a BMP rightly."""
-    # Zeros behind, so that files that end early have a header, which is then refused.
+    """Whether TensorFlow decodes a BMP correctly."""
+    # Zero padding gives truncated files a full header, which is then rejected.
     start = tf.strings.substr(tf.strings.join([data, bytes(_BMP_HEADER)]), 14, 40)
     header, _, _, planes_and_bits, compression, _, _, _, colours, _ = tf.unstack(tf.io.decode_raw(start, tf.int32), 10)
     bits = tf.bitwise.right_shift(planes_and_bits, 16)
@@ -77,12 +77,12 @@ def _is_plain_bmp(data: tf.Tensor) -> tf.Tensor:
 
 
 def _at(data: tf.Tensor, start: tf.Tensor | int, length: int) -> tf.Tensor:
-    """Bytes from a place on; fewer, or none, where the data end."""
+    """`length` bytes from `start`; fewer at the end of the data."""
     return tf.strings.substr(data, tf.clip_by_value(start, 0, tf.strings.length(data)), length)
 
 
 def fault(path: str) -> str:
-    """Why `decode` fails on a file, in a few words, from its first bytes."""
+    """A short reason why `decode` fails on a file, from its first bytes."""
     with open(path, "rb") as file:
         start = file.read(2048)
     if not start:
@@ -133,7 +133,7 @@ def _has_small_frame(path: str) -> bool:
     try:
         with PIL.Image.open(path) as image:
             return any(extent != (0, 0, *image.size) for _, extent, *_ in image.tile)
-    except Exception:  # damaged; Pillow raises many kinds
+    except Exception:  # damaged; Pillow raises many types
         return False
 
 
@@ -141,5 +141,5 @@ def _other_format(path: str) -> str:
     try:
         with PIL.Image.open(path) as image:
             return f"{image.format} by its content: save it as PNG"
-    except Exception:  # Pillow's plugins raise many kinds, such as RuntimeError for a damaged AVIF
+    except Exception:  # Pillow's plugins raise many types, such as RuntimeError for a damaged AVIF
         return "no JPEG, PNG, GIF, BMP or WebP by its content"

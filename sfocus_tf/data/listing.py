@@ -1,4 +1,4 @@
-"""What counts as data below a folder: class folders and image files, without what systems and editors put there."""
+"""Lists class folders and image files, ignoring files that operating systems and tools leave behind."""
 
 import os
 import pathlib
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from sfocus_tf.data.formats import EXTENSIONS
 
-# Of macOS's archives, Windows, Linux's and Android's file systems, Synology, QNAP and Python; in lower case. Names that
-# a class may have are not here, such as Windows XP's "recycler" and "recycled".
+# Left by macOS, Windows, Linux, Android, Synology, QNAP and Python; in lower case. Omits names that a class may have,
+# such as Windows XP's "recycler" and "recycled".
 _STRAY = frozenset(
     {
         "__macosx", "icon\r", "network trash folder", "temporary items",
@@ -19,17 +19,17 @@ _STRAY = frozenset(
 
 
 def is_data(name: str) -> bool:
-    """Whether a file or folder of this name is data: neither hidden (`.name`) nor of a system (`__MACOSX`, ...)."""
+    """Whether a file or folder name is data: not hidden (`.name`) and not a system file (`__MACOSX`, ...)."""
     return not name.startswith(".") and not is_stray(name)
 
 
 def is_stray(name: str) -> bool:
-    """Whether operating systems, or the like, give this name to files of their own."""
+    """Whether this is the name of a system file or folder."""
     return name.lower() in _STRAY
 
 
 def folders_in(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
-    """The folders right in a folder that are data, in the order of their names; also those that links lead to.
+    """The data folders directly inside a folder, sorted by name; links are followed.
 
     Raises:
         ValueError: a name is not UTF-8.
@@ -40,22 +40,21 @@ def folders_in(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
 
 
 def images_in(folder: str | os.PathLike[str]) -> list[str]:
-    """The paths of the image files right in a folder, sorted; see `images_below`."""
+    """The sorted paths of the image files directly inside a folder; see `images_below`."""
     _, files = _entries(os.fspath(folder))
     return sorted(require_utf8(path) for path in files)
 
 
 def images_below(folder: str | os.PathLike[str]) -> list[str]:
-    """The paths of all image files below a folder, sorted.
+    """The sorted paths of all image files below a folder.
 
-    Names that are no data are left out at any depth; `folder` itself may have any. Links are followed, but not to a
-    folder that was read before or to one that holds a folder being read, such as a link to its own parent. Links that
-    lead nowhere are ignored.
+    Hidden and system files are ignored at any depth; `folder` itself may have any name. Links are followed, except to
+    a folder that has been read already or to a parent of the folder being read. Broken links are ignored.
 
     Raises:
         ValueError: a name is not UTF-8.
     """
-    found: list[str] = []
+    images: list[str] = []
     seen: set[str] = set()
 
     def read(path: str, above: frozenset[str]) -> None:
@@ -64,16 +63,16 @@ def images_below(folder: str | os.PathLike[str]) -> list[str]:
             return
         seen.add(real)
         folders, files = _entries(path)
-        found.extend(files)
+        images.extend(files)
         for inner in folders:
             read(inner, above | _with_parents(real))
 
     read(os.fspath(folder), frozenset())
-    return sorted(map(require_utf8, found))
+    return sorted(map(require_utf8, images))
 
 
 def require_utf8(path: str) -> str:
-    """`path`, or an error that shows it: TensorFlow, JSON and figures take no other names."""
+    """Returns `path`, or raises an error that shows it: TensorFlow, JSON and figures require UTF-8 names."""
     try:
         path.encode()
     except UnicodeEncodeError as error:
@@ -83,7 +82,7 @@ def require_utf8(path: str) -> str:
 
 
 def shown(names: Sequence[str], most: int = 5) -> str:
-    """The first few of some names, for a message."""
+    """The first few names, for a message."""
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest
 
@@ -93,7 +92,7 @@ def _with_parents(path: str) -> frozenset[str]:
 
 
 def _entries(folder: str) -> tuple[list[str], list[str]]:
-    """The paths of folders and of image files in a folder; of folders, those that are links come last."""
+    """The paths of the folders, links last, and of the image files in a folder."""
     folders: list[str] = []
     links: list[str] = []
     files: list[str] = []

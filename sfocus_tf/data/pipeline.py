@@ -1,7 +1,7 @@
-"""From records to batches, on one device or dealt to many.
+"""Turns records into batches, for one device or many.
 
-Every random choice is a function of (seed, epoch, position in the epoch), so that a run can be repeated, and resumed
-at any step, whatever the number of threads.
+Every random choice is a function of (seed, epoch, position in the epoch), so a run can be repeated, and resumed at any
+step, whatever the number of threads.
 """
 
 import dataclasses
@@ -21,15 +21,15 @@ class Data:
     """A split of a data set, ready for a model.
 
     Attributes:
-        source: what the pictures come from.
-        batch_size: pictures a batch; the last batch of an epoch may have fewer.
+        source: where the images come from.
+        batch_size: images per batch; the last batch of an epoch may have fewer.
         image_size: height and width, in pixels.
-        training: shuffled and augmented, or in the source's order and unchanged.
+        training: shuffle and augment; otherwise images keep the source's order and are not augmented.
         augmentation: one of `AUGMENTATIONS`; only in training.
-        seed: decides order and augmentation.
+        seed: determines order and augmentation.
         regions: batches are dictionaries with boxes and masks, instead of `(images, labels)`.
-        center_crop: not in training: share of the shorter side that a central square window takes, in (0, 1]; the whole
-            picture, stretched to a square, for `None`.
+        center_crop: outside training, the side of a central square crop as a share of the shorter side, in (0, 1];
+            `None` for the whole image, stretched to a square.
     """
 
     source: Source
@@ -52,26 +52,26 @@ class Data:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names in the order of the label numbers."""
+        """Class names, indexed by label."""
         return self.source.class_names
 
     @property
     def multi_label(self) -> bool:
-        """Whether labels are rows of 0 and 1 instead of class numbers."""
+        """Whether labels are vectors of 0 and 1 instead of class numbers."""
         return self.source.multi_label
 
     @property
     def steps(self) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
         return -(-self.source.size // self.batch_size)
 
     @functools.cached_property
     def batches(self) -> tf.data.Dataset:
-        """One epoch of batches for `fit`, `evaluate` or `predict`; in training, in a new order each time it is read.
+        """One epoch of batches for `fit`, `evaluate` or `predict`; in training, each iteration has a new order.
 
         Elements are `(images, labels)`: `[batch, image_size, image_size, 3]` float32 in [0, 255], and `[batch]` int32
-        or `[batch, classes]` float32. With `regions` they are dictionaries of `image`, `label`, and `boxes`,
-        `box_labels`, `difficult`, `mask`, `part_mask` where the source has them (see `Source`).
+        or `[batch, classes]` float32. With `regions` they are dictionaries of `image`, `label`, and those
+        of `boxes`, `box_labels`, `difficult`, `mask`, `part_mask` that the source has (see `Source`).
         """
         if not self.training:
             return self.epochs(0, 1)
@@ -80,52 +80,52 @@ class Data:
         return batches.apply(tf.data.experimental.assert_cardinality(self.steps)).prefetch(tf.data.AUTOTUNE)
 
     def epochs(self, first: int, last: int) -> tf.data.Dataset:
-        """The batches of epochs `first` to `last - 1`, one after the other; the same in every process."""
+        """The batches of epochs `first` to `last - 1` in sequence; the same in every process."""
         count = self.steps * (last - first)
         batches = self._batches_of(tf.data.Dataset.range(first, last))
         return batches.apply(tf.data.experimental.assert_cardinality(count)).prefetch(tf.data.AUTOTUNE)
 
     def replicated(self, strategy: tf.distribute.Strategy, first: int, last: int | None, skip: int = 0) -> Any:
-        """`epochs` for `fit` under a strategy: each worker decodes its own part of every batch only.
+        """`epochs` for `fit` under a strategy: each worker decodes only its own share of every batch.
 
-        Together the replicas have the pictures of the one batch that `epochs` would give; an incomplete batch is dealt
-        evenly, so that the replicas' numbers of pictures differ by one at most.
+        Together the replicas hold the images of one batch of `epochs`; an incomplete batch is split evenly, so that
+        replicas differ by at most one image.
 
         Args:
-            strategy: whose replicas share a batch.
+            strategy: the strategy whose replicas share a batch.
             first: as for `epochs`.
-            last: as for `epochs`; with `None` they never end.
-            skip: batches of the first epoch to leave out, as a run that goes on has seen them.
+            last: as for `epochs`; `None` for an endless sequence.
+            skip: batches of the first epoch to skip, when a resumed run has seen them.
 
         Returns:
             A `tf.distribute.DistributedDataset` (for a single replica a `tf.data.Dataset`).
 
         Raises:
-            ValueError: the batch size is no multiple of the number of replicas.
+            ValueError: the batch size is not a multiple of the number of replicas.
         """
         replicas = strategy.num_replicas_in_sync
         numbers = tf.data.Dataset.range(first, tf.int64.max if last is None else last)
         if replicas == 1:
             return self._batches_of(numbers, skip=skip).prefetch(tf.data.AUTOTUNE)
         if self.batch_size % replicas:
-            below, above = (self.batch_size // replicas + more for more in (0, 1))
-            nearest = " or ".join(str(replicas * each) for each in (below, above) if each)
+            below, above = (self.batch_size // replicas + step for step in (0, 1))
+            nearest = " or ".join(str(replicas * per_replica) for per_replica in (below, above) if per_replica)
             raise ValueError(
                 f"batch_size={self.batch_size}: expected a multiple of the {replicas} replicas, such as {nearest}."
             )
 
         def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
-            here = replicas // context.num_input_pipelines
+            local_replicas = replicas // context.num_input_pipelines
             batches = self._batches_of(numbers, context.num_input_pipelines, context.input_pipeline_id, skip)
-            if here > 1:
-                # Of regions a batch is one dictionary, else images and labels.
-                batches = batches.flat_map(lambda *batch: _dealt(batch if len(batch) > 1 else batch[0], here))
+            if local_replicas > 1:
+                # With regions a batch is one dictionary; without, images and labels.
+                batches = batches.flat_map(lambda *batch: _dealt(batch if len(batch) > 1 else batch[0], local_replicas))
             return batches.prefetch(tf.data.AUTOTUNE)
 
         return strategy.distribute_datasets_from_function(of_worker)
 
     def place_names(self, epoch: int, step: int) -> list[str]:
-        """Which pictures make up the batch of a step: their files' paths, or their numbers in the source.
+        """The images in the batch of a step: their file paths, or their numbers in the source.
 
         Args:
             epoch: number of the epoch.
@@ -133,12 +133,12 @@ class Data:
         """
         seed = tf.constant(self._order_seed(epoch), tf.int64) if self.training else None
         keys = self.source.keys(seed).skip(step * self.batch_size).take(self.batch_size)
-        if isinstance(keys.element_spec, dict):  # records of TFDS have no number
+        if isinstance(keys.element_spec, dict):  # TFDS records are not numbered
             first = step * self.batch_size
-            return [f"picture {first + position} of epoch {epoch}'s order" for position in range(len(list(keys)))]
+            return [f"image {first + position} of epoch {epoch}'s order" for position in range(len(list(keys)))]
         numbers = [int(key) for key in keys]
         if not self.source.files:
-            return [f"picture {number}" for number in numbers]
+            return [f"image {number}" for number in numbers]
         in_order = np.fromiter((int(key) for key in self.source.keys(None)), np.int64)
         return [self.source.files[position] for position in np.searchsorted(in_order, numbers)]
 
@@ -146,7 +146,7 @@ class Data:
         return self.seed * 1_000_003 + epoch
 
     def _batches_of(self, epochs: tf.data.Dataset, workers: int = 1, worker: int = 0, skip: int = 0) -> tf.data.Dataset:
-        """A worker's part of the batches: every `workers`-th picture of each, from the one numbered `worker` on."""
+        """A worker's share of the batches: every `workers`-th image of each batch, starting at `worker`."""
         per_worker = self.batch_size // workers
 
         @tf.autograph.experimental.do_not_convert
@@ -163,7 +163,7 @@ class Data:
             )
             batches = records.batch(per_worker, num_parallel_calls=tf.data.AUTOTUNE)
             rest = self.source.size % self.batch_size
-            if 0 < rest <= worker:  # the last batch has no picture for this worker, which has to take part all the same
+            if 0 < rest <= worker:  # no image is left for this worker, but it must still take part in the step
                 batches = batches.concatenate(tf.data.Dataset.from_tensors(_none_of(batches.element_spec)))
             return batches
 
@@ -184,7 +184,7 @@ class Data:
 
 
 def _dealt(batch: Any, replicas: int) -> tf.data.Dataset:
-    """A worker's batch as one batch for each of its replicas, in turn."""
+    """Splits a worker's batch into one batch for each of its replicas, in turn."""
     parts = [tf.nest.map_structure(lambda x, start=start: x[start::replicas], batch) for start in range(replicas)]
     dataset = tf.data.Dataset.from_tensors(parts[0])
     for part in parts[1:]:
@@ -193,5 +193,5 @@ def _dealt(batch: Any, replicas: int) -> tf.data.Dataset:
 
 
 def _none_of(spec: Any) -> Any:
-    """A batch without pictures."""
+    """An empty batch."""
     return tf.nest.map_structure(lambda x: tf.zeros([0, *x.shape[1:]], x.dtype), spec)

@@ -1,4 +1,4 @@
-"""One function for every data set."""
+"""Loads any data set by name."""
 
 import pathlib
 
@@ -8,7 +8,7 @@ from sfocus_tf.data.source import Part, Source
 from sfocus_tf.errors import unknown
 
 SPLITS = ("train", "validation", "test")
-# Size in pixels and augmentation, as each set's field has them.
+# Default image size in pixels and augmentation, as usual for each set.
 _DEFAULTS = {
     "scenes": (64, "flip"),
     "cifar10": (32, "pad_crop_flip"),
@@ -19,7 +19,7 @@ _DEFAULTS = {
     "ilsvrc2012": (224, "random_resized_crop"),
     "folder": (32, "pad_crop_flip"),
 }
-# What finds an archive as it was unpacked, and what reads it; where there is none, TFDS is asked.
+# Finder and reader of the unpacked archive, and the path looked for; without an archive, TFDS is used.
 _UNPACKED = {
     "caltech256": (caltech256.find_folder, caltech256.source, "256_ObjectCategories/001.ak47"),
     "cub200": (cub.find_folder, cub.source, "CUB_200_2011/images.txt"),
@@ -29,7 +29,7 @@ _UNPACKED = {
 
 
 def names() -> list[str]:
-    """The names that `load` accepts; besides them, `tfds:<name>` for any labelled set of TFDS."""
+    """The names that `load` accepts, besides `tfds:<name>` for any labelled TFDS data set."""
     return list(_DEFAULTS)
 
 
@@ -46,11 +46,11 @@ def load(
     validation_fraction: float = 0.0,
     examples: int | None = None,
     skip_corrupt: bool = False,
-    check_pictures: bool = True,
+    check_images: bool = True,
     seed: int = 0,
     regions: bool = False,
 ) -> Data:
-    """A split of a data set as batches.
+    """Loads a split of a data set as batches.
 
     Example:
         train = sfocus_tf.data.load("folder", "train", data_dir="cifar10", batch_size=128)
@@ -59,35 +59,35 @@ def load(
 
     Args:
         name: one of `names()`, or `tfds:<name>`. "folder" reads class folders. "voc2012", "cub200",
-            "caltech256" and "ilsvrc2012" read the unpacked archives where `data_dir` has them, and TFDS' prepared data
-            otherwise. "scenes" needs no data.
+            "caltech256" and "ilsvrc2012" read the unpacked archive in `data_dir` if there is one, and data prepared by
+            TFDS otherwise. "scenes" needs no data.
         split: "train", "validation" or "test".
-        data_dir: where the data are. Sets of TFDS are downloaded to its default folder for `None`, or to a folder that
-            is empty or that TFDS has used.
-        batch_size: pictures a batch.
-        image_size: height and width of the pictures, in pixels; the set's usual one by default.
+        data_dir: folder of the data. TFDS downloads to its default folder for `None`, or else to this one if it is
+            empty or TFDS has used it before.
+        batch_size: images per batch.
+        image_size: height and width of the images, in pixels; by default the usual size for the data set.
         training: shuffle and augment; by default for `split="train"` only.
-        augmentation: one of `sfocus_tf.data.AUGMENTATIONS`; the set's usual one by default.
-        center_crop: without training augmentation, take the central square window of this share of the shorter side,
-            in (0, 1]; 0.875 is usual for ImageNet. By default the whole picture is taken, stretched to a square.
-        validation_fraction: share of the training pictures that make up `validation` and are left out of `train`, in
-            [0, 1). The choice depends on nothing else. Sets with validation pictures of their own do not need it:
-            scenes, and folders with both `validation` and `test`.
-        examples: at most so many pictures of the split: by a fixed shuffle, but the first ones of scenes and of TFDS;
-            all by default.
-        skip_corrupt: leave pictures that cannot be decoded out (see `Source.skipped`) instead of raising.
-        check_pictures: decode every picture file once to find those that cannot be, before anything else is done.
-        seed: decides order and augmentation.
-        regions: give dictionaries with boxes and masks instead of `(images, labels)`.
+        augmentation: one of `sfocus_tf.data.AUGMENTATIONS`; by default the usual one for the data set.
+        center_crop: outside training, the side of a central square crop as a share of the shorter side, in (0, 1];
+            0.875 is usual for ImageNet. By default the whole image is used, stretched to a square.
+        validation_fraction: share of the training images to hold out of `train` as `validation`, in [0, 1). The
+            selection depends on nothing else. Not needed for sets with their own validation images: scenes, and folders
+            with both `validation` and `test`.
+        examples: maximum number of images, selected by a fixed shuffle (for scenes and TFDS, the first ones); all by
+            default.
+        skip_corrupt: skip images that cannot be decoded (see `Source.skipped`) instead of raising an error.
+        check_images: decode every image file once at the start, to find corrupt ones.
+        seed: determines order and augmentation.
+        regions: return dictionaries with boxes and masks instead of `(images, labels)`.
 
     Returns:
         The data; `.batches` is the `tf.data.Dataset`.
 
     Raises:
-        ValueError: an unknown name, split or augmentation, or data that are not as they should be.
+        ValueError: an unknown name, split or augmentation, an argument out of range, or malformed data.
         FileNotFoundError: files are missing.
-        CorruptPictureError: a picture cannot be decoded.
-        DataUnavailableError: a set of TFDS is neither prepared nor to be downloaded, or `data_dir` has other files.
+        CorruptImageError: an image cannot be decoded.
+        DataUnavailableError: a TFDS data set is not prepared and cannot be downloaded, or `data_dir` has other files.
     """
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
@@ -95,11 +95,11 @@ def load(
         raise ValueError(f"validation_fraction={validation_fraction}: expected a number in [0, 1).")
     if examples is not None and examples < 1:
         raise ValueError(f"examples={examples}: expected a positive number, or None for all.")
-    if skip_corrupt and not check_pictures:
+    if skip_corrupt and not check_images:
         raise ValueError(
-            "skip_corrupt=True needs check_pictures=True (--config.check_pictures=true), which finds the corrupt ones."
+            "skip_corrupt=True needs check_images=True (--config.check_images=true), which finds corrupt images."
         )
-    part = Part(split, validation_fraction, examples, skip_corrupt, check_pictures)
+    part = Part(split, validation_fraction, examples, skip_corrupt, check_images)
     default_size, default_augmentation = _DEFAULTS.get(name, (224, "random_resized_crop"))
     size = default_size if image_size is None else image_size
     source = _source(name, part, data_dir, size)
@@ -125,11 +125,11 @@ def _source(name: str, part: Part, data_dir: str | pathlib.Path | None, size: in
     looked_for = None
     if name in _UNPACKED:
         find, read, looked_for = _UNPACKED[name]
-        found = find(data_dir)
-        if found is not None:
-            return read(found, part)
+        archive = find(data_dir)
+        if archive is not None:
+            return read(archive, part)
     if name in tfds_source.NAMES or name.startswith("tfds:"):
         if part.skip_corrupt:
-            raise ValueError(f"skip_corrupt: not available for dataset={name!r}, whose pictures are no files.")
+            raise ValueError(f"skip_corrupt: not available for dataset={name!r}, whose images are not files.")
         return tfds_source.source(name, data_dir, part, looked_for)
     raise unknown("dataset", name, [*names(), "tfds:<name>"])

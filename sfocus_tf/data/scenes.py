@@ -1,9 +1,9 @@
-"""Generated pictures in which classes come in look-alike pairs, for trying a method without any data.
+"""Generates images of look-alike class pairs, to try a method without any data.
 
-Each class is an object whose outline and texture it shares with one other class; a small mark on it tells the two
-apart. The background is cluttered, and a patch lies somewhere in the picture whose kind goes with the mark in training
-nine times of ten, and is a coin's toss in the test split: whoever looks at the patch learns the wrong thing. Where a
-network looked can be told exactly, as every picture comes with the masks of object and mark.
+Each class shares its object's outline and texture with one other class; only a small mark tells the two apart. The
+background is cluttered and contains a patch that agrees with the mark in 90 % of the training images but only half of
+the test images: a spurious cue. Every image comes with masks of the object and the mark, so attention can be scored
+exactly.
 """
 
 import math
@@ -18,7 +18,7 @@ NUM_CLASSES = 16
 EXAMPLES = {"train": 4096, "validation": 512, "test": 1024}
 _AGREEMENT = {"train": 0.9, "validation": 0.9, "test": 0.5}
 _SPLIT_NUMBER = {"train": 0, "validation": 1, "test": 2}
-_KEPT_BYTES = 2**28  # of pictures and masks together, at most: all training pictures up to 114 pixels
+_KEPT_BYTES = 2**28  # most memory for images and masks: all training images up to 114 pixels
 _OUTLINES = ("triangle", "square", "star", "flower")
 _TEXTURES = ("striped", "checked")
 
@@ -30,13 +30,13 @@ def class_names() -> tuple[str, ...]:
 
 
 def source(split: str, size: int = 64, examples: int | None = None, data_seed: int = 0) -> Source:
-    """One split of the scenes; where its pictures need little memory they are drawn here, else each time they are read.
+    """One split of the scenes, drawn once and kept if it needs little memory, else drawn at each read.
 
     Args:
         split: "train", "validation" or "test".
-        size: height and width of the pictures, in pixels, 16 or more.
-        examples: number of pictures, at most; `EXAMPLES` by default.
-        data_seed: decides every picture.
+        size: height and width of the images, in pixels, 16 or more.
+        examples: maximum number of images; `EXAMPLES` by default.
+        data_seed: determines every image.
 
     Returns:
         The source; each record has `mask` (the object) and `part_mask` (the mark).
@@ -49,21 +49,21 @@ def source(split: str, size: int = 64, examples: int | None = None, data_seed: i
     count = min(EXAMPLES[split], examples or EXAMPLES[split])
 
     def read(number: tf.Tensor) -> Record:
-        return picture(number, split, size, data_seed)
+        return scene(number, split, size, data_seed)
 
-    small = 0 < count * size * size * 5 <= _KEPT_BYTES  # three colours and two masks, a byte each
+    small = 0 < count * size * size * 5 <= _KEPT_BYTES  # three colours and two masks, one byte each
     return Source(class_names(), count, indexed_keys(np.arange(count)), _kept(read, count) if small else read)
 
 
 def _kept(read: Callable[[tf.Tensor], Record], count: int) -> Callable[[tf.Tensor], Record]:
-    """Reads from memory what `read` draws: in each epoch that would take half as long as training a small network."""
+    """Draws all images once; drawing them each epoch would take half as long as training a small network."""
     drawn = tf.data.Dataset.range(count).map(read, num_parallel_calls=tf.data.AUTOTUNE)
     records = drawn.batch(count).get_single_element()
     return lambda number: {key: values[number] for key, values in records.items()}
 
 
-def picture(number: tf.Tensor, split: str, size: int = 64, data_seed: int = 0) -> Record:
-    """The picture with a number, in `[0, 2^31)`; its class is `number % 16`. See `source`."""
+def scene(number: tf.Tensor, split: str, size: int = 64, data_seed: int = 0) -> Record:
+    """The scene with this number, in `[0, 2^31)`; its class is `number % 16`. See `source`."""
     seed = tf.random.fold_in(tf.constant([data_seed, _SPLIT_NUMBER[split]], tf.int64), tf.cast(number, tf.int64))
     numbers = iter(tf.unstack(tf.random.stateless_uniform([40], tf.random.fold_in(seed, 1))))
     label = tf.cast(number % NUM_CLASSES, tf.int32)
@@ -98,7 +98,7 @@ def picture(number: tf.Tensor, split: str, size: int = 64, data_seed: int = 0) -
 
 
 def _background(x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor, numbers: Iterator[tf.Tensor]) -> tf.Tensor:
-    """Smooth colours with a dozen striped blobs."""
+    """Smooth colours with twelve striped blobs."""
     image = _colour(numbers) + 0.15 * tf.sin(3.0 * x * _between(numbers, -1, 1) + 3.0 * y)[..., tf.newaxis]
     blobs = tf.random.stateless_uniform([12, 8], tf.random.fold_in(seed, 3))
     for blob in tf.unstack(blobs):
@@ -143,7 +143,7 @@ def _texture(u: tf.Tensor, v: tf.Tensor, kind: tf.Tensor, phase: tf.Tensor) -> t
 
 
 def _mark(u: tf.Tensor, v: tf.Tensor, radius: tf.Tensor, kind: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """A disc, and the ring or the cross on it."""
+    """The masks of a disc and of the ring or cross on it."""
     distance = tf.sqrt(u * u + v * v)
     ring = _inside(0.22 * radius - tf.abs(distance - 0.62 * radius))
     cross = _inside(0.2 * radius - tf.minimum(tf.abs(u), tf.abs(v))) * _inside(0.8 * radius - distance)

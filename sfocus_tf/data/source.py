@@ -1,4 +1,4 @@
-"""What every data source gives to the input pipeline."""
+"""The interface between data sets and the input pipeline."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,25 +12,25 @@ Record = dict[str, tf.Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One split of one data set, not yet decoded.
+    """One split of a data set, not yet decoded.
 
     Attributes:
-        class_names: in the order of the label numbers.
-        size: number of pictures.
-        keys: `keys(seed)` is a `tf.data.Dataset` of one epoch's keys, in an order that the seed (a scalar int64
-            tensor) decides; in the source's own order for `None`.
-        read: turns a key into a record, inside the graph:
+        class_names: class names, indexed by label.
+        size: number of images.
+        keys: `keys(seed)` is a `tf.data.Dataset` of one epoch's keys, shuffled by the seed (a scalar int64 tensor), or
+            in the source's own order for `None`.
+        read: reads the record of a key, inside the graph:
             `image`: `[height, width, 3]` uint8;
-            `label`: scalar int32, or `[classes]` float32 of 0 and 1 in a multi-label set;
-            `boxes` (where the set has them): `[most boxes a picture, 4]` float32, `ymin, xmin, ymax, xmax` as shares of
-            height and width, zeros where there are fewer, and `box_labels`, `[most boxes a picture]` int32, -1 there;
-            `difficult` (in multi-label sets that mark objects as hard to recognise): `[classes]` float32, 1 for a class
-            of which all objects in the picture are marked; evaluation leaves the picture out for that class;
-            `mask` (where it has them): `[height, width, 1]` uint8, 0 background, 1 + class number, 255 void;
-            `part_mask`: the same of the part that tells a class from its look-alike.
-        multi_label: whether a picture may have several classes.
-        files: path of each picture, where pictures are files.
-        skipped: paths of corrupt pictures that were left out.
+            `label`: scalar int32, or `[classes]` float32 of 0 and 1 for multi-label data;
+            `boxes` (optional): `[max boxes, 4]` float32, `ymin, xmin, ymax, xmax` relative to height and width, padded
+            with zeros, and `box_labels`, `[max boxes]` int32, padded with -1;
+            `difficult` (optional, multi-label): `[classes]` float32, 1 for a class whose objects in the image are all
+            marked as hard to recognise; evaluation ignores the image for that class;
+            `mask` (optional): `[height, width, 1]` uint8, 0 background, 1 + class number, 255 void;
+            `part_mask` (optional): the same for the part that tells a class from its look-alike.
+        multi_label: whether an image may have several classes.
+        files: path of each image, if images are files.
+        skipped: paths of the corrupt images that were skipped.
     """
 
     class_names: tuple[str, ...]
@@ -43,14 +43,14 @@ class Source:
 
 
 def indexed_keys(numbers: np.ndarray) -> Callable[[tf.Tensor | None], tf.data.Dataset]:
-    """`Source.keys` for a source whose records can be read by number, in any order.
+    """`Source.keys` for a source with random access by number.
 
     Args:
         numbers: `[size]`, the keys.
 
     Returns:
-        The function. Its shuffle is a permutation of all keys, computed element by element: nothing is held in memory
-        and nothing has to be read to begin in the middle.
+        The function. Its shuffle is a full permutation computed element by element: it needs no buffer and can start
+        at any position.
     """
     table = tf.constant(numbers, tf.int64)
     size = len(numbers)
@@ -71,27 +71,26 @@ def indexed_keys(numbers: np.ndarray) -> Callable[[tf.Tensor | None], tf.data.Da
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Which pictures of a data set are wanted.
+    """Selects images of a data set.
 
     Attributes:
         split: "train", "validation" or "test".
-        validation_fraction: share of the training pictures that make up "validation" and are left out of "train", in
-            [0, 1).
-        examples: at most so many pictures, `None` for all.
-        skip_corrupt: leave corrupt picture files out instead of raising.
-        check_pictures: decode every picture file once beforehand, to find corrupt ones.
+        validation_fraction: share of the training images to hold out of "train" as "validation", in [0, 1).
+        examples: maximum number of images, `None` for all.
+        skip_corrupt: skip corrupt image files instead of raising an error.
+        check_images: decode every image file once beforehand, to find corrupt ones.
     """
 
     split: str
     validation_fraction: float = 0.0
     examples: int | None = None
     skip_corrupt: bool = False
-    check_pictures: bool = True
+    check_images: bool = True
 
     def numbers(self, size: int) -> np.ndarray:
-        """Which of `size` pictures belong to the part, in ascending order; of the training ones for "validation".
+        """The numbers of the selected images out of `size`, ascending; "validation" selects from the training images.
 
-        The pictures are dealt by a fixed shuffle, the same in every run and for every seed.
+        The selection uses a fixed shuffle, the same in every run and for every seed.
         """
         order = np.random.RandomState(0).permutation(size)
         held_out = round(size * self.validation_fraction)

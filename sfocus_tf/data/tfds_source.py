@@ -1,4 +1,4 @@
-"""Data sets of TensorFlow Datasets (and Caltech-256, in its form), by our name or as `tfds:<name>`."""
+"""Reads TensorFlow Datasets (TFDS), and Caltech-256 in that form, by our name or as `tfds:<name>`."""
 
 import pathlib
 import re
@@ -7,14 +7,14 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from sfocus_tf.data.caltech256 import caltech256_dataset_builder  # noqa: F401  tells TFDS of Caltech-256
+from sfocus_tf.data.caltech256 import caltech256_dataset_builder  # noqa: F401  registers Caltech-256
 from sfocus_tf.data.files import existing_folder
 from sfocus_tf.data.formats import decode
 from sfocus_tf.data.listing import is_data, shown
 from sfocus_tf.data.source import Part, Record, Source
 from sfocus_tf.errors import unknown
 
-# Our name -> (TFDS' name, train split, test split).
+# Our name -> (TFDS name, train split, test split).
 NAMES = {
     "cifar10": ("cifar10", "train", "test"),
     "cifar100": ("cifar100", "train", "test"),
@@ -23,35 +23,35 @@ NAMES = {
     "ilsvrc2012": ("imagenet2012", "train", "validation"),
     "voc2012": ("voc/2012", "train", "validation"),
 }
-_SHUFFLE_BUFFER = 20_000  # encoded pictures; larger than most sets, 2 GB at ImageNet's size
+_SHUFFLE_BUFFER = 20_000  # encoded images; larger than most sets, 2 GB at ImageNet's size
 _MOST_BOXES = 64
 
 
 class DataUnavailableError(OSError):
-    """A data set is neither prepared nor to be downloaded; the message says where to put it by hand."""
+    """A data set is not prepared and cannot be downloaded; the message says where to put it by hand."""
 
 
 def source(name: str, data_dir: str | pathlib.Path | None, part: Part, looked_for: str | None = None) -> Source:
-    """A part of a data set of TFDS.
+    """A part of a TFDS data set.
 
     Args:
-        name: one of `NAMES`, or `tfds:` and a name of TFDS, whose set has a single label ("label"), or objects with
+        name: one of `NAMES`, or `tfds:<name>` of a data set with a single label ("label"), or with objects that have
             boxes and labels.
-        data_dir: where TFDS keeps prepared data; `None` for its own default.
-        part: which pictures; "validation" is the end of `train`. Pictures are not checked beforehand.
-        looked_for: what of an unpacked archive was not found in `data_dir`, for the message of an error.
+        data_dir: where TFDS keeps prepared data; `None` for its default.
+        part: which images; "validation" is the end of `train`. Images are not checked beforehand.
+        looked_for: path of an unpacked archive that `data_dir` lacks, for error messages.
 
     Returns:
         The source.
 
     Raises:
         FileNotFoundError: `data_dir` does not exist.
-        ValueError: TFDS has no such set, it is no set of labelled pictures, or it has no split to test on.
-        DataUnavailableError: the data are not there and cannot be downloaded, or `data_dir` has other files.
+        ValueError: TFDS has no such data set, or it lacks labelled images or a test split.
+        DataUnavailableError: the data are missing and cannot be downloaded, or `data_dir` has other files.
     """
     tfds_name, train, test = NAMES.get(name, (name.removeprefix("tfds:"), "train", "test"))
     if data_dir is not None:
-        existing_folder("data_dir", data_dir, "a folder with data that TFDS has prepared, or can prepare there")
+        existing_folder("data_dir", data_dir, "a folder of data prepared by TFDS, or one to prepare them in")
     builder = _builder(tfds_name, data_dir)
     if data_dir is not None and not builder.is_prepared():
         _require_free(pathlib.Path(data_dir).expanduser(), name, tfds_name, looked_for)
@@ -75,8 +75,8 @@ def source(name: str, data_dir: str | pathlib.Path | None, part: Part, looked_fo
     def keys(seed: tf.Tensor | None) -> tf.data.Dataset:
         if seed is None:
             return dataset
-        # Of this function's graph alone. TensorFlow compares (global seed, seed) with (0, 0), and where the first is 0
-        # cannot go on to the second, which is a tensor here.
+        # Sets the seed of this function's graph only. TensorFlow compares (global seed, seed) with (0, 0), which fails
+        # for a tensor as seed if the global seed is 0.
         tf.random.set_seed(1)
         return dataset.shuffle(min(size, _SHUFFLE_BUFFER), seed, reshuffle_each_iteration=False)
 
@@ -99,21 +99,21 @@ def source(name: str, data_dir: str | pathlib.Path | None, part: Part, looked_fo
 
 
 def _present(labels: tf.Tensor, classes: int) -> tf.Tensor:
-    """Class numbers, some perhaps several times or none at all, as `[classes]` of 0 and 1."""
-    # The maximum over no labels is the lowest number.
+    """Class numbers, possibly repeated or none, as `[classes]` of 0 and 1."""
+    # Without labels the maximum is the lowest float.
     return tf.maximum(tf.reduce_max(tf.one_hot(labels, classes), axis=0), 0.0)
 
 
 def _class_names(builder: Any, label_feature: Any, train: str) -> tuple[str, ...]:
-    """The names of the classes; TFDS has numbers for CUB's, whose names are in the paths of its pictures."""
+    """The class names; for CUB, TFDS only has numbers, so the names come from the image paths."""
     names = list(label_feature.names)
     if builder.name != "caltech_birds2011":
         return tuple(names)
     kept = {"label": True, "image/filename": True}
     for example in builder.as_dataset(split=train, decoders=tfds.decode.PartialDecoding(kept)).as_numpy_iterator():
-        found = re.search(r"\d{3}\.([^/]+)/", example["image/filename"].decode())
-        if found:
-            names[example["label"]] = found.group(1)
+        match = re.search(r"\d{3}\.([^/]+)/", example["image/filename"].decode())
+        if match:
+            names[example["label"]] = match.group(1)
     return tuple(names)
 
 
@@ -125,41 +125,41 @@ def _builder(name: str, data_dir: str | pathlib.Path | None) -> Any:
 
 
 def _count(dataset: tf.data.Dataset) -> int:
-    """Number of elements, where TFDS has not recorded it."""
+    """Number of elements, for data whose size TFDS has not recorded."""
     known = int(dataset.cardinality())
     return known if known >= 0 else int(dataset.reduce(0, lambda count, _: count + 1))
 
 
 def _require_free(folder: pathlib.Path, name: str, tfds_name: str, looked_for: str | None) -> None:
-    """Raises an error unless a folder is empty or TFDS's own: nothing is downloaded among other files."""
-    found = sorted(entry.name for entry in folder.iterdir() if is_data(entry.name))
+    """Raises an error if the folder has files that are not TFDS's, so that nothing is downloaded among them."""
+    entries = sorted(entry.name for entry in folder.iterdir() if is_data(entry.name))
     prepared = (next(folder.glob(f"{depth}/dataset_info.json"), None) for depth in ("*/*", "*/*/*"))
-    if not found or (folder / "downloads").is_dir() or any(prepared):
+    if not entries or (folder / "downloads").is_dir() or any(prepared):
         return
     unpacked = f"{looked_for} of the unpacked archive, or " if looked_for else ""
     raise DataUnavailableError(
-        f"data_dir={str(folder)!r} has no data of dataset={name!r}: expected {unpacked}{tfds_name}/ as TFDS prepares "
-        f"it; there is {shown(found)}. To download the data, give an empty folder or one that TFDS has used."
+        f"data_dir={str(folder)!r} has no data of dataset={name!r}: expected {unpacked}{tfds_name}/ as prepared "
+        f"by TFDS; it contains {shown(entries)}. To download the data, give an empty folder or one that TFDS has used."
     )
 
 
 def _prepare(builder: Any, name: str, looked_for: str | None) -> None:
     try:
         builder.download_and_prepare()
-    except Exception as error:  # TFDS, its downloaders and the network raise many kinds
+    except Exception as error:  # TFDS, its downloaders and the network raise many types
         reason = (str(error).splitlines() or ["no message"])[0]
         root = pathlib.Path(str(builder.data_dir).removesuffix(builder.info.full_name))
         unpacked = f"Nor is there an unpacked {looked_for} in data_dir.\n" if looked_for else ""
         raise DataUnavailableError(
             f"dataset={name!r} is not prepared in {builder.data_dir} and could not be downloaded "
             f"({type(error).__name__}: {reason}).\n{unpacked}"
-            f"Give the same command on a machine with network and copy {builder.data_dir} from there to here; or put "
-            f"the original archive in {root / 'downloads' / 'manual'}; or point --data_dir at data that are there."
+            f"Run the same command on a machine with network and copy {builder.data_dir} from there; or put the "
+            f"original archive in {root / 'downloads' / 'manual'}; or point --data_dir at existing data."
         ) from error
 
 
 def _labels(name: str, features: Any) -> tuple[Any, bool]:
-    """The feature that names the classes, and whether a picture may have several."""
+    """The label feature, and whether an image may have several labels."""
     if "image" in features and "label" in features and hasattr(features["label"], "names"):
         return features["label"], False
     if "image" in features and "objects" in features and "label" in features["objects"]:
@@ -168,7 +168,7 @@ def _labels(name: str, features: Any) -> tuple[Any, bool]:
 
 
 def _regions(example: dict[str, Any], label: tf.Tensor) -> Record:
-    """Boxes and masks, where the set has them."""
+    """The boxes and masks, if the data set has any."""
     if "objects" in example:
         boxes, labels = example["objects"]["bbox"][:_MOST_BOXES], example["objects"]["label"][:_MOST_BOXES]
     elif "bbox" in example:

@@ -1,4 +1,4 @@
-"""PASCAL VOC as it is unpacked from the official archive: `VOCdevkit/VOC2012/...`; multi-label, with boxes and masks.
+"""Reads PASCAL VOC from its unpacked archive (`VOCdevkit/VOC2012/...`): multi-label, with boxes and masks.
 
 Source: Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge", IJCV 2010.
 """
@@ -27,39 +27,39 @@ _EXPECTED = "the folder that has VOCdevkit/VOC2012 in it, or VOC2012 itself"
 class _Annotation(NamedTuple):
     boxes: list[tuple[float, float, float, float]]
     box_labels: list[int]
-    easy: set[int]  # classes with an object that is not difficult
+    easy: set[int]  # classes with at least one object that is not difficult
 
 
 def find_devkit(data_dir: str | pathlib.Path | None) -> pathlib.Path | None:
-    """The folder with `JPEGImages` and `Annotations` in or below `data_dir`, or `None`."""
+    """The folder that holds `JPEGImages` and `Annotations`, at or below `data_dir`; `None` if there is none."""
     if not data_dir:
         return None
     root = pathlib.Path(data_dir).expanduser()
     for folder in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
-        # By either, so that of an archive that is not all there the missing folder is named.
+        # Either folder is enough: for an incomplete archive the error then names the missing one.
         if (folder / "JPEGImages").is_dir() or (folder / "Annotations").is_dir():
             return folder
     return None
 
 
 def source(data_dir: str | pathlib.Path, part: Part) -> Source:
-    """A part of a VOCdevkit; "test" is VOC's own `val`, since labels of its `test` are not public.
+    """A part of a VOCdevkit; "test" is VOC's own `val`, since the labels of its `test` are not public.
 
-    Labels are the classes of which a picture has an object. Those of which it has difficult ones only are marked in
-    `difficult`: VOC's rules leave the picture out of the average precision of such a class. Masks are given where
-    every picture of the part has one in `SegmentationClass`.
+    An image is labelled with the classes of its objects. `difficult` marks classes whose objects are all difficult:
+    VOC's rules exclude the image from the average precision of such a class. Masks are included if every image of the
+    part has one in `SegmentationClass`.
 
     Args:
-        data_dir: the folder that has `VOCdevkit/VOC2012` in it, or `VOC2012` itself.
-        part: which pictures; "validation" is held out of VOC's `train`.
+        data_dir: the folder that contains `VOCdevkit/VOC2012`, or `VOC2012` itself.
+        part: which images; "validation" is held out of VOC's `train`.
 
     Returns:
         The source.
 
     Raises:
-        FileNotFoundError: the folder, the list of the split, a picture or an annotation is missing.
-        ValueError: an annotation has an unknown class or a box outside its picture.
-        CorruptPictureError: a picture cannot be decoded.
+        FileNotFoundError: the folder, the list of the split, an image or an annotation is missing.
+        ValueError: an annotation is malformed, or has an unknown class or a box outside its image.
+        CorruptImageError: an image cannot be decoded.
     """
     existing_folder("data_dir", data_dir, _EXPECTED)
     devkit = find_devkit(data_dir)
@@ -93,9 +93,9 @@ def source(data_dir: str | pathlib.Path, part: Part) -> Source:
 
 
 def decode_mask(data: tf.Tensor) -> tf.Tensor:
-    """A segmentation PNG as `[height, width, 1]` uint8 of palette numbers: 0 background, 1 + class, 255 void.
+    """Decodes a segmentation PNG to `[height, width, 1]` uint8 palette indices: 0 background, 1 + class, 255 void.
 
-    VOC's palette spreads the bits of a number over the upper bits of red, green and blue, lowest first.
+    VOC's palette spreads the bits of an index over the upper bits of red, green and blue, lowest first.
     """
     colours = tf.cast(tf.io.decode_png(data, channels=3), tf.int32)
     number = tf.zeros_like(colours[..., :1])
@@ -109,10 +109,10 @@ def decode_mask(data: tf.Tensor) -> tf.Tensor:
 def _names(devkit: pathlib.Path, split: str) -> list[str]:
     path = devkit / "ImageSets" / "Main" / f"{split}.txt"
     if not path.is_file():
-        raise FileNotFoundError(f"data_dir: {path} is missing; it lists the pictures of the split.")
+        raise FileNotFoundError(f"data_dir: {path} is missing; it lists the images of the split.")
     names = [line.split()[0] for line in text_lines("data_dir", path) if line]
     if not names:
-        raise ValueError(f"data_dir: {path} lists no pictures.")
+        raise ValueError(f"data_dir: {path} lists no images.")
     return names
 
 
@@ -121,10 +121,10 @@ def _annotation(path: pathlib.Path) -> _Annotation:
         raise FileNotFoundError(f"data_dir: the annotation {path} is missing.")
     try:
         root = ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, LookupError, ValueError) as error:  # the last two of unknown encodings
-        raise ValueError(f"data_dir: the annotation {path} is no XML: {error}.") from error
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # the last two from unknown encodings
+        raise ValueError(f"data_dir: the annotation {path} is not valid XML: {error}.") from error
     width, height = (_number(path, root, f"size/{side}") for side in ("width", "height"))
-    found = _Annotation([], [], set())
+    annotation = _Annotation([], [], set())
     for entry in root.iter("object"):
         name = entry.findtext("name") or ""
         if name not in CLASS_NAMES:
@@ -135,17 +135,17 @@ def _annotation(path: pathlib.Path) -> _Annotation:
         if not (1 <= x0 <= x1 <= width and 1 <= y0 <= y1 <= height):
             raise ValueError(
                 f"{path}: the box of {name!r} (xmin={x0:g}, ymin={y0:g}, xmax={x1:g}, ymax={y1:g}) is not inside its "
-                f"picture of {width:g}x{height:g} pixels."
+                f"image of {width:g}x{height:g} pixels."
             )
-        found.boxes.append(((y0 - 1) / height, (x0 - 1) / width, y1 / height, x1 / width))
-        found.box_labels.append(label)
+        annotation.boxes.append(((y0 - 1) / height, (x0 - 1) / width, y1 / height, x1 / width))
+        annotation.box_labels.append(label)
         if (entry.findtext("difficult") or "0").strip() != "1":
-            found.easy.add(label)
-    return found
+            annotation.easy.add(label)
+    return annotation
 
 
 def _number(path: pathlib.Path, entry: ElementTree.Element, key: str) -> float:
-    """A finite number in an annotation."""
+    """Reads a finite number from an annotation."""
     text = entry.findtext(key)
     try:
         number = float(text or "")

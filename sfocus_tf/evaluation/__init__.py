@@ -1,4 +1,4 @@
-"""Measures of classifiers: how often they are right, and where they look."""
+"""Metrics of classifiers: accuracy, localisation, attentional confusion and faithfulness."""
 
 from sfocus_tf.evaluation.classification import (
     accuracy,

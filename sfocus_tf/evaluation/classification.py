@@ -1,19 +1,19 @@
-"""How often a classifier is right."""
+"""Classification metrics: accuracy, average precision and confusion."""
 
 import numpy as np
 from sklearn import metrics
 
 
 def accuracy(scores: np.ndarray, labels: np.ndarray, top: int = 1) -> float:
-    """The share of pictures whose class is among those with the highest scores.
+    """Top-k accuracy: the share of images whose class is among the `top` highest scores.
 
     Args:
-        scores: `[pictures, classes]`.
-        labels: `[pictures]`, class numbers.
-        top: how many classes count.
+        scores: `[images, classes]`.
+        labels: `[images]`, class numbers.
+        top: number of highest scores to consider.
 
     Returns:
-        A number in [0, 1]. Of equal scores, the class with the lower number comes first.
+        A number in [0, 1]. Ties are broken in favour of the lower class number.
     """
     best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
     return float((best == np.asarray(labels).reshape(-1, 1)).any(axis=1).mean())
@@ -22,15 +22,15 @@ def accuracy(scores: np.ndarray, labels: np.ndarray, top: int = 1) -> float:
 def average_precision(scores: np.ndarray, present: np.ndarray) -> float:
     """The area under the precision-recall curve, as PASCAL VOC has computed it since 2010.
 
-    Precision at each recall is the highest at that recall or any above it; the area is exact, not sampled.
+    Precision at each recall is interpolated as the maximum at that recall or above; the area is exact, not sampled.
 
     Args:
-        scores: `[pictures]`, of one class.
-        present: `[pictures]`, 0 or 1; NaN for a picture that does not count, as one in which all objects of the class
-            are difficult.
+        scores: `[images]`, the scores of one class.
+        present: `[images]`, 0 or 1; NaN for an ignored image, such as one in which all objects of the class are
+            difficult.
 
     Returns:
-        A number in [0, 1]; NaN where no picture has the class.
+        A number in [0, 1]; NaN if no image has the class.
     """
     known = ~np.isnan(present)
     if not np.any(present[known]):
@@ -44,11 +44,11 @@ def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
     """The mean of `average_precision` over the classes that occur.
 
     Args:
-        scores: `[pictures, classes]`.
-        labels: `[pictures, classes]`, 0 or 1, or NaN where a picture does not count for a class.
+        scores: `[images, classes]`.
+        labels: `[images, classes]`, 0 or 1, or NaN where an image is ignored for a class.
 
     Returns:
-        A number in [0, 1]; NaN where no class occurs.
+        A number in [0, 1]; NaN if no class occurs.
     """
     occurring = np.flatnonzero(np.any(labels == 1, axis=0))
     if not len(occurring):
@@ -57,11 +57,11 @@ def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def headline(scores: np.ndarray, labels: np.ndarray) -> tuple[str, float]:
-    """Name and value of the measure that the field reports: "accuracy", or "mAP" where pictures have several classes.
+    """Name and value of the standard metric: "accuracy", or "mAP" for multi-label data.
 
     Args:
-        scores: `[pictures, classes]`.
-        labels: `[pictures]` class numbers, or `[pictures, classes]` of 0, 1 and NaN; see `mean_average_precision`.
+        scores: `[images, classes]`.
+        labels: `[images]` class numbers, or `[images, classes]` of 0, 1 and NaN; see `mean_average_precision`.
     """
     if labels.ndim == 2:
         return "mAP", mean_average_precision(scores, labels)
@@ -69,49 +69,49 @@ def headline(scores: np.ndarray, labels: np.ndarray) -> tuple[str, float]:
 
 
 def class_table(scores: np.ndarray, labels: np.ndarray) -> list[dict[str, float]]:
-    """How well each class does.
+    """Metrics of each class.
 
     Args:
-        scores: `[pictures, classes]`.
-        labels: `[pictures]` class numbers, or `[pictures, classes]` of 0, 1 and NaN.
+        scores: `[images, classes]`.
+        labels: `[images]` class numbers, or `[images, classes]` of 0, 1 and NaN.
 
     Returns:
-        A row a class: `pictures` (that have it), and `recall` and `precision` of the highest score, or
-        `average_precision` where pictures have several classes. NaN where it is not defined.
+        One row per class: `images` (how many have it), and `recall` and `precision` of the top prediction, or
+        `average_precision` for multi-label data. NaN where undefined.
     """
     if labels.ndim == 2:
         return [
             {
-                "pictures": int((labels[:, number] == 1).sum()),
+                "images": int((labels[:, number] == 1).sum()),
                 "average_precision": average_precision(scores[:, number], labels[:, number]),
             }
             for number in range(scores.shape[1])
         ]
-    precision, recall, _, pictures = metrics.precision_recall_fscore_support(
+    precision, recall, _, images = metrics.precision_recall_fscore_support(
         labels, scores.argmax(axis=1), labels=np.arange(scores.shape[1]), zero_division=np.nan
     )
     return [
-        {"pictures": int(count), "recall": float(each_recall), "precision": float(each_precision)}
-        for count, each_recall, each_precision in zip(pictures, recall, precision, strict=True)
+        {"images": int(count), "recall": float(class_recall), "precision": float(class_precision)}
+        for count, class_recall, class_precision in zip(images, recall, precision, strict=True)
     ]
 
 
 def confusion_matrix(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """How many pictures of each class were taken for each other one.
+    """Counts how often each class is confused with each other.
 
     Args:
-        scores: `[pictures, classes]`.
-        labels: `[pictures]` class numbers, or `[pictures, classes]` of 0, 1 and NaN.
+        scores: `[images, classes]`.
+        labels: `[images]` class numbers, or `[images, classes]` of 0, 1 and NaN.
 
     Returns:
-        `[classes, classes]` int, true class by predicted class. Where pictures have several classes: how often the
-        absent class (column) has a higher score than the present one (row), and no diagonal.
+        `[classes, classes]` int, true class by predicted class. For multi-label data: how often the absent class
+        (column) scores higher than the present class (row); the diagonal is 0.
     """
     if labels.ndim == 1:
         return metrics.confusion_matrix(labels, scores.argmax(axis=1), labels=np.arange(scores.shape[1]))
     matrix = np.zeros((scores.shape[1],) * 2, int)
     for row in range(scores.shape[1]):
-        of_row = labels[:, row] == 1
-        higher = (scores[of_row] > scores[of_row, row : row + 1]) & (labels[of_row] == 0)
+        present = labels[:, row] == 1
+        higher = (scores[present] > scores[present, row : row + 1]) & (labels[present] == 0)
         matrix[row] = higher.sum(axis=0)
     return matrix

@@ -1,4 +1,4 @@
-"""Two classifiers on the same pictures: what differs, and how sure that is."""
+"""Compares two classifiers on the same images, with bootstrap confidence intervals."""
 
 import dataclasses
 
@@ -12,13 +12,13 @@ _RESAMPLES = 1000
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """One measure of both models.
+    """The difference in one metric between two models.
 
     Attributes:
         name: as in `Evaluation.summary`.
-        a, b: its values.
-        low, high: 95 % interval of `b - a`, from a paired bootstrap over the pictures (Efron and Tibshirani 1993,
-            chapter 13). It is about these two models; what another training run would give, it cannot tell.
+        a, b: values of the two models.
+        low, high: 95 % interval of `b - a`, from a paired bootstrap over the images (Efron and Tibshirani 1993,
+            chapter 13). It holds for these two models and does not cover the variation between training runs.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True)
 class ConfusedPair:
-    """How often a class is taken for another one by each model."""
+    """How often models `a` and `b` confuse class `true` with class `other`."""
 
     true: int
     other: int
@@ -40,13 +40,13 @@ class ConfusedPair:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What differs between two models.
+    """The differences between two models.
 
     Attributes:
-        differences: the headline measure first.
-        pairs: every pair of classes that one of the models confuses, most often confused first.
-        mended, broken: numbers of the pictures that went from wrong to right and from right to wrong.
-        wrong: of those that both models get wrong.
+        differences: one for each metric, the headline metric first.
+        pairs: every pair of classes that either model confuses, most frequent first.
+        mended, broken: numbers of the images that went from wrong to right, and from right to wrong.
+        wrong: numbers of the images that both models get wrong.
     """
 
     differences: list[Difference]
@@ -60,43 +60,43 @@ def compare(a: Evaluation, b: Evaluation, seed: int = 0) -> Comparison:
     """Compares two evaluations of the same split.
 
     Args:
-        a: of the first model.
-        b: of the second.
-        seed: of the bootstrap.
+        a: evaluation of the first model.
+        b: evaluation of the second model.
+        seed: seed of the bootstrap.
 
     Raises:
-        ValueError: not the same pictures in the same order.
+        ValueError: the evaluations are not of the same images in the same order.
     """
     if a.class_names != b.class_names or not np.array_equal(a.labels, b.labels, equal_nan=True):
-        raise ValueError("a and b: expected two models evaluated on the same pictures with the same classes.")
+        raise ValueError("a and b: expected two models evaluated on the same images with the same classes.")
     size = len(a.labels)
     counts = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), _RESAMPLES)
-    # A measure is compared over the pictures for which it is defined in both models.
-    pair = [_of_common_pictures(*both) for both in ((a, b), (b, a))]
-    drawn = [_resampled(evaluation, counts.astype(np.float32)) for evaluation in pair]
-    summaries = [evaluation.summary() for evaluation in pair]
+    # Metrics are compared over the images for which they are defined in both models.
+    common = [_of_common_images(a, b), _of_common_images(b, a)]
+    drawn = [_resampled(evaluation, counts.astype(np.float32)) for evaluation in common]
+    summaries = [evaluation.summary() for evaluation in common]
     differences = []
     for name in summaries[0]:
         spread = drawn[1][name] - drawn[0][name]
         low, high = np.nanpercentile(spread, [2.5, 97.5]) if not np.isnan(spread).all() else (np.nan, np.nan)
         differences.append(Difference(name, summaries[0][name], summaries[1][name], float(low), float(high)))
-    matrices = [confusion_matrix(each.explanation.scores, each.labels) for each in (a, b)]
+    matrices = [confusion_matrix(evaluation.explanation.scores, evaluation.labels) for evaluation in (a, b)]
     for matrix in matrices:
         np.fill_diagonal(matrix, 0)
-    found = np.argwhere(matrices[0] + matrices[1] > 0)
+    confused = np.argwhere(matrices[0] + matrices[1] > 0)
     pairs = [
         ConfusedPair(int(row), int(column), int(matrices[0][row, column]), int(matrices[1][row, column]))
-        for row, column in found
+        for row, column in confused
     ]
     pairs.sort(key=lambda pair: (-(pair.a + pair.b), pair.true, pair.other))
-    right, right_too = (each.correct() for each in (a, b))
+    a_right, b_right = a.correct(), b.correct()
     known = a.valid & b.valid
-    groups = (~right & right_too, right & ~right_too, ~right & ~right_too)
+    groups = (~a_right & b_right, a_right & ~b_right, ~a_right & ~b_right)
     return Comparison(differences, pairs, *(np.flatnonzero(known & group) for group in groups))
 
 
-def _of_common_pictures(evaluation: Evaluation, other: Evaluation) -> Evaluation:
-    """The evaluation with each measure of a picture undefined where it is in the other one."""
+def _of_common_images(evaluation: Evaluation, other: Evaluation) -> Evaluation:
+    """The evaluation, with NaN wherever the other evaluation has NaN."""
 
     def masked(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {key: np.where(np.isnan(theirs[key]), np.nan, values) for key, values in ours.items()}
@@ -109,7 +109,7 @@ def _of_common_pictures(evaluation: Evaluation, other: Evaluation) -> Evaluation
 
 
 def _resampled(evaluation: Evaluation, counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Each measure of `Evaluation.summary` for every resample; `counts` is how often it has each picture."""
+    """The metrics of `Evaluation.summary` for every resample; `counts` is how often it contains each image."""
     name, _ = evaluation.headline()
     if evaluation.multi_label:
         result = {name: _mean_average_precision(evaluation.explanation.scores, evaluation.labels, counts)}
@@ -120,8 +120,8 @@ def _resampled(evaluation: Evaluation, counts: np.ndarray) -> dict[str, np.ndarr
             name: _means(evaluation.correct().astype(float), counts),
             "top-5 accuracy": _means(among.astype(float), counts),
         }
-    per_picture = evaluation.confusion | evaluation.faithfulness
-    result |= {key: _means(np.where(evaluation.valid, values, np.nan), counts) for key, values in per_picture.items()}
+    per_image = evaluation.confusion | evaluation.faithfulness
+    result |= {key: _means(np.where(evaluation.valid, values, np.nan), counts) for key, values in per_image.items()}
     pair_counts = counts[:, evaluation.pairs[:, 0]]
     for key, values in evaluation.localisation.items():
         if averaged_over_classes(key) and len(values):
@@ -135,14 +135,14 @@ def _resampled(evaluation: Evaluation, counts: np.ndarray) -> dict[str, np.ndarr
 
 
 def _means(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """`[resamples]`, the mean over the known values; NaN where there is none."""
+    """`[resamples]`, the mean over the known values; NaN if there are none."""
     known = ~np.isnan(values)
     total = counts @ known.astype(np.float32)
     return np.where(total > 0, counts @ np.where(known, values, 0.0) / np.maximum(total, 1), np.nan)
 
 
 def _mean_average_precision(scores: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """`[resamples]`; as `sfocus_tf.evaluation.mean_average_precision`, with each picture counted so many times."""
+    """`[resamples]`; `sfocus_tf.evaluation.mean_average_precision` with each image weighted by its count."""
     results = [np.full(len(counts), np.nan)]
     for number in np.flatnonzero((labels == 1).any(axis=0)):
         order = np.argsort(-scores[:, number], kind="stable")

@@ -1,4 +1,4 @@
-"""All measures of one classifier on one split, from one pass over its pictures."""
+"""Computes all metrics of a classifier on a split in one pass."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,19 +17,19 @@ LAYERS = ("inner", "last")
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What a classifier does on a split, picture by picture; measures are NaN where they are not defined.
+    """Per-image results of a classifier on a split; NaN where a metric is undefined.
 
     Attributes:
-        class_names: in the order of the class numbers.
-        labels: `[pictures]` class numbers, or `[pictures, classes]` of 0 and 1, with NaN for classes of which all
-            objects in a picture are difficult: the picture does not count for these.
-        explanation: of the labelled class and its most confusing rival.
-        valid: `[pictures]` bool, whether a picture has both.
-        confusion: `[pictures]` each; see `sfocus_tf.evaluation.overlap`.
-        pairs: `[pairs, 2]`, picture and class of each object class in a picture whose place is known.
-        localisation: `[pairs]` each; see `sfocus_tf.evaluation.localisation`.
-        faithfulness: `[pictures]` each, of the labelled class at the last layer; see
-            `sfocus_tf.evaluation.faithfulness`. Empty where it was not asked for.
+        class_names: class names, indexed by label.
+        labels: `[images]` class numbers, or `[images, classes]` of 0 and 1, with NaN for a class whose objects in the
+            image are all difficult: the image is ignored for that class.
+        explanation: maps of the labelled class and its most confusing rival.
+        valid: `[images]` bool, whether an image has both classes.
+        confusion: metric -> `[images]`; see `sfocus_tf.evaluation.overlap`.
+        pairs: `[pairs, 2]`, image and class for every class of an image whose location is known.
+        localisation: metric -> `[pairs]`; see `sfocus_tf.evaluation.localisation`.
+        faithfulness: metric -> `[images]`, for the labelled class at the last layer; see
+            `sfocus_tf.evaluation.faithfulness`. Empty unless requested.
     """
 
     class_names: tuple[str, ...]
@@ -43,23 +43,23 @@ class Evaluation:
 
     @property
     def multi_label(self) -> bool:
-        """Whether pictures may have several classes."""
+        """Whether images may have several classes."""
         return self.labels.ndim == 2
 
     def correct(self) -> np.ndarray:
-        """`[pictures]` bool: the highest score is that of a class the picture has."""
+        """`[images]` bool: whether the image has the class with the highest score."""
         best = self.explanation.scores.argmax(axis=1)
         if self.multi_label:
             return self.labels[np.arange(len(best)), best] != 0
         return best == self.labels
 
     def headline(self) -> tuple[str, float]:
-        """Name and value of the measure that the field reports for such data."""
+        """Name and value of the standard metric: "accuracy", or "mAP" for multi-label data."""
         return classification.headline(self.explanation.scores, self.labels)
 
     def summary(self) -> dict[str, float]:
-        """Every measure as one number: the mean over pictures (or pairs), and for the pointing game the mean over
-        classes of the means over their pairs, as its paper has it.
+        """Every metric as one number: its mean over images (or pairs), or for the pointing game, as in its paper, the
+        mean of the class means.
         """
         name, value = self.headline()
         result = {name: value}
@@ -75,9 +75,7 @@ class Evaluation:
         return result | {key: _mean(values[self.valid]) for key, values in self.faithfulness.items()}
 
     def as_json(self) -> dict[str, Any]:
-        """The summary, the table of classes, and the confusion matrix as pairs of classes, most often confused
-        first; `None` for NaN.
-        """
+        """The summary, the class table, and the confused pairs of classes, most frequent first; NaN becomes `None`."""
         scores = self.explanation.scores
         table = [
             {"class": name} | {key: _plain(value) for key, value in row.items()}
@@ -85,22 +83,22 @@ class Evaluation:
         ]
         matrix = classification.confusion_matrix(scores, self.labels)
         np.fill_diagonal(matrix, 0)
-        found = np.argwhere(matrix)
-        found = found[np.argsort(-matrix[tuple(found.T)], kind="stable")]
+        pairs = np.argwhere(matrix)
+        pairs = pairs[np.argsort(-matrix[tuple(pairs.T)], kind="stable")]
         confused = [
             {
                 "class": self.class_names[true],
                 "taken for": self.class_names[other],
-                "pictures": int(matrix[true, other]),
+                "images": int(matrix[true, other]),
             }
-            for true, other in found
+            for true, other in pairs
         ]
         summary = {key: _plain(value) for key, value in self.summary().items()}
-        return {"pictures": len(self.labels), "summary": summary, "classes": table, "confused": confused}
+        return {"images": len(self.labels), "summary": summary, "classes": table, "confused": confused}
 
 
 def averaged_over_classes(measure: str) -> bool:
-    """Whether a measure of localisation is the mean of its classes' means, as the paper of the pointing game has it."""
+    """Whether a localisation metric is averaged within each class first, as in the paper of the pointing game."""
     return measure.startswith(("pointing", "part_pointing"))
 
 
@@ -111,24 +109,24 @@ def evaluate(
     on_batch: Callable[[int], None] | None = None,
     of: str = "score",
 ) -> Evaluation:
-    """Runs a classifier over a split once and measures everything that the data allow.
+    """Evaluates a classifier on a split, with every metric that the data allow.
 
     Args:
-        model: the classifier; wrap one that was trained without attention supervision in `SharpenFocus` as it is.
-        data: a split loaded with `regions=True` and without training augmentation. Localisation is measured where it
-            has boxes or masks of the objects, for every class that a picture has.
-        faithfulness_steps: steps of insertion and deletion (16 is usual; each costs two passes), 0 for neither.
-        on_batch: called with the number of batches done, after each.
-        of: what the maps explain, as in `SharpenFocus.explain`. What is added to all scores of a picture changes no
-            measure of "relative" maps.
+        model: the classifier; wrap one trained without attention supervision in `SharpenFocus` first.
+        data: a split loaded with `regions=True` and without training augmentation. Localisation is
+            measured if it has boxes or masks, for every class of an image.
+        faithfulness_steps: steps of insertion and deletion (16 is usual; each costs two passes), 0 to skip them.
+        on_batch: called after each batch with the number of batches done.
+        of: what the maps explain, as in `SharpenFocus.explain`. Metrics of "relative" maps are invariant to adding a
+            constant to all scores of an image.
 
     Returns:
-        The measures.
+        The evaluation.
 
     Raises:
-        TypeError: data that `sfocus_tf.data.load` did not give.
-        ValueError: data in training order, without `regions`, or with another number of classes than the model; or
-            relative maps of several labels.
+        TypeError: `data` does not come from `sfocus_tf.data.load`.
+        ValueError: `data` was loaded for training or without `regions`, its classes do not match the model's, or
+            relative maps are requested of a multi-label model.
     """
     if not isinstance(data, Data):
         raise TypeError(f"data: expected sfocus_tf.data.load(..., regions=True), got {type(data).__name__}.")
@@ -141,13 +139,13 @@ def evaluate(
         )
     parts: list[dict[str, np.ndarray]] = []
     explanations: list[Explanation] = []
-    pictures = 0
+    images = 0
     for done, batch in enumerate(data.batches.as_numpy_iterator(), start=1):
         explanation, measured = _measure_batch(model, batch, faithfulness_steps, of)
         explanations.append(explanation)
         parts.append(measured)
-        parts[-1]["pairs"][:, 0] += pictures
-        pictures += len(batch["label"])
+        parts[-1]["pairs"][:, 0] += images
+        images += len(batch["label"])
         if on_batch is not None:
             on_batch(done)
     joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
@@ -168,7 +166,7 @@ def evaluate(
 
 
 def countable(batch: dict[str, np.ndarray]) -> np.ndarray:
-    """The labels of a batch of a split loaded with `regions=True`, as `Evaluation.labels` has them."""
+    """The labels of a batch loaded with `regions=True`, in the form of `Evaluation.labels`."""
     if "difficult" not in batch:
         return batch["label"]
     return np.where(batch["difficult"] > 0.5, np.nan, batch["label"])
@@ -191,8 +189,8 @@ def _measure_batch(
     result |= _localise(model, batch, explanation, valid, of)
     if steps:
 
-        def probabilities(pictures: np.ndarray) -> np.ndarray:
-            scores = keras.ops.cast(model.predict_on_batch(pictures), "float32")
+        def probabilities(changed: np.ndarray) -> np.ndarray:
+            scores = keras.ops.cast(model.predict_on_batch(changed), "float32")
             squash = keras.ops.sigmoid if model.multi_label else keras.ops.softmax
             return keras.ops.convert_to_numpy(squash(scores))
 
@@ -209,7 +207,7 @@ def _by_layer(explanation: Explanation) -> dict[str, LayerMaps]:
 def _localise(
     model: SharpenFocus, batch: dict[str, np.ndarray], explanation: Explanation, valid: np.ndarray, of: str
 ) -> dict[str, Any]:
-    """Localisation of every class of every picture whose place is known, with `pairs`."""
+    """Localisation metrics, and `pairs`: every class of every image whose location is known."""
     images, label = batch["image"], countable(batch)
     size = images.shape[1:3]
     if not batch.keys() & {"boxes", "mask"}:
@@ -219,7 +217,7 @@ def _localise(
     if "boxes" in batch:
         boxes, box_labels, wanted = batch["boxes"][pairs[:, 0]], batch["box_labels"][pairs[:, 0]], pairs[:, 1]
         inside = localisation.inside_boxes(boxes, box_labels, wanted, size)
-    if "mask" in batch:  # says more exactly what is inside
+    if "mask" in batch:  # more exact than boxes
         inside = batch["mask"][pairs[:, 0], ..., 0] == pairs[:, 1, np.newaxis, np.newaxis] + 1
     if "boxes" not in batch:
         boxes, box_labels = localisation.boxes_of_masks(inside)
@@ -244,18 +242,18 @@ def _localise(
 def _maps_of(
     model: SharpenFocus, images: np.ndarray, pairs: np.ndarray, explanation: Explanation, of: str
 ) -> dict[str, np.ndarray]:
-    """Maps of each pair by layer; those of the labelled classes are there, only others' are computed."""
+    """Maps of each pair by layer; reuses those in `explanation` and computes only the others."""
     maps = {layer: pair.target[pairs[:, 0]] for layer, pair in _by_layer(explanation).items()}
     others = np.flatnonzero(explanation.target[pairs[:, 0]] != pairs[:, 1])
     if len(others):
-        found = model.explain(images[pairs[others, 0]], class_ids=pairs[others, 1], batch_size=len(images), of=of)
-        for layer, pair in _by_layer(found).items():
+        extra = model.explain(images[pairs[others, 0]], class_ids=pairs[others, 1], batch_size=len(images), of=of)
+        for layer, pair in _by_layer(extra).items():
             maps[layer][others] = pair.target
     return maps
 
 
 def _several(multi_label: bool) -> str:
-    return "several a picture" if multi_label else "one a picture"
+    return "several an image" if multi_label else "one an image"
 
 
 def _mean(values: np.ndarray) -> float:

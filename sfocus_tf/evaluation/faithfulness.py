@@ -1,6 +1,6 @@
-"""Whether the score follows the pixels that the attention names.
+"""Faithfulness of attention: insertion and deletion.
 
-Source: insertion and deletion, Petsiuk et al., "RISE: Randomized Input Sampling for Explanation of Black-box Models",
+Source: Petsiuk et al., "RISE: Randomized Input Sampling for Explanation of Black-box Models",
 BMVC 2018, arXiv 1806.07421.
 """
 
@@ -17,19 +17,19 @@ Probabilities = Callable[[np.ndarray], np.ndarray]
 def insertion(
     probabilities: Probabilities, images: np.ndarray, maps: np.ndarray, class_ids: np.ndarray, steps: int = 16
 ) -> np.ndarray:
-    """Area under the class's probability as pixels of a blurred picture are made sharp, most attended first.
+    """Insertion: area under the class's probability as pixels of a blurred image are restored, most attended first.
 
     Args:
-        probabilities: pictures `[n, height, width, channels]` -> `[n, classes]`.
-        images: `[pictures, height, width, channels]`.
-        maps: `[pictures, h, w]`; resized bilinearly to the pictures.
-        class_ids: `[pictures]`, the explained class.
-        steps: into how many parts the pixels are divided, 1 or more.
+        probabilities: images `[n, height, width, channels]` -> `[n, classes]`.
+        images: `[images, height, width, channels]`.
+        maps: `[images, h, w]`; resized bilinearly to the images.
+        class_ids: `[images]`, the explained classes.
+        steps: number of steps in which the pixels change, 1 or more.
 
     Returns:
-        `[pictures]` in [0, 1], by the trapezoidal rule; higher is better. NaN for a map without attention.
+        `[images]` in [0, 1], by the trapezoidal rule; higher is better. NaN for a map without attention.
     """
-    # That paper's kernel has 11 pixels and a deviation of 5 at 224 pixels.
+    # The paper blurs with an 11-pixel kernel of deviation 5 at 224 pixels.
     deviation = 5.0 * images.shape[1] / 224
     blurred = ndimage.gaussian_filter(images.astype(np.float32), (0, deviation, deviation, 0), truncate=1.0)
     return _area(probabilities, blurred, images, maps, class_ids, steps)
@@ -38,12 +38,12 @@ def insertion(
 def deletion(
     probabilities: Probabilities, images: np.ndarray, maps: np.ndarray, class_ids: np.ndarray, steps: int = 16
 ) -> np.ndarray:
-    """Area under the class's probability as pixels are replaced by the picture's mean colour, most attended first.
+    """Deletion: area under the class's probability as pixels become the image's mean colour, most attended first.
 
-    Arguments as for `insertion`. (That paper replaces by zeros, the mean of its normalised pictures.)
+    Arguments as for `insertion`. (The paper fills with zeros, the mean of its normalised images.)
 
     Returns:
-        `[pictures]` in [0, 1], by the trapezoidal rule; lower is better. NaN for a map without attention.
+        `[images]` in [0, 1], by the trapezoidal rule; lower is better. NaN for a map without attention.
     """
     empty = np.broadcast_to(images.mean(axis=(1, 2), keepdims=True), images.shape)
     return _area(probabilities, images, empty, maps, class_ids, steps)
@@ -57,7 +57,7 @@ def _area(
     class_ids: np.ndarray,
     steps: int,
 ) -> np.ndarray:
-    """Area under the probability on the way from `start` to `end`, pixel by pixel in the order of attention."""
+    """Area under the probability as pixels change from `start` to `end`, most attended first."""
     if steps < 1:
         raise ValueError(f"steps={steps}: expected 1 or more.")
     resized = at_resolution(maps, start.shape[1:3])

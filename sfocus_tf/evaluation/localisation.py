@@ -1,8 +1,7 @@
-"""Whether attention lies on the object, where boxes or masks say where that is.
+"""Localisation metrics: whether attention lies on the object, according to boxes or masks.
 
-All take maps at any resolution and the objects of the explained class at the pictures' resolution, and return one
-value a picture: `inside` from `inside_boxes`, or a segmentation mask compared with the class. A map without attention
-points nowhere: it scores 0.
+The metrics take maps of any resolution and the regions of the explained class at the images' resolution (`inside`, from
+`inside_boxes` or a segmentation mask), and return one value per image. A map without attention scores 0.
 """
 
 import numpy as np
@@ -15,24 +14,24 @@ BOX_THRESHOLDS = (0.3, 0.5, 0.7)
 
 
 def at_resolution(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Maps `[pictures, h, w]` resized bilinearly to `[pictures, *size]`."""
+    """Resizes maps `[images, h, w]` bilinearly to `[images, *size]`."""
     if maps.shape[1:] == tuple(size):
         return maps
     return resize_map(tf.constant(maps), tf.constant(size)).numpy()
 
 
 def inside_boxes(boxes: np.ndarray, box_labels: np.ndarray, class_ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Which pixels lie in a box of a picture's class.
+    """Masks the pixels inside the boxes of one class per image.
 
     Args:
-        boxes: `[pictures, most, 4]`, `ymin, xmin, ymax, xmax` as shares of height and width.
-        box_labels: `[pictures, most]`, class numbers; others, such as -1, count for no class.
-        class_ids: `[pictures]`, the class that matters.
+        boxes: `[images, boxes, 4]`, `ymin, xmin, ymax, xmax` relative to height and width.
+        box_labels: `[images, boxes]`, class numbers; -1 for padding.
+        class_ids: `[images]`, the class of interest.
         size: height and width in pixels.
 
     Returns:
-        `[pictures, height, width]` bool. A pixel is inside where its centre is; a box that holds no centre gets the
-        pixel in its middle.
+        `[images, height, width]` bool. A pixel is inside if its centre is; a box that contains no pixel centre
+        gets its middle pixel.
     """
     inside = np.zeros((len(boxes), *size), bool)
     for row, column in np.argwhere(box_labels == class_ids[:, np.newaxis]):
@@ -42,16 +41,16 @@ def inside_boxes(boxes: np.ndarray, box_labels: np.ndarray, class_ids: np.ndarra
 
 
 def boxes_of_masks(inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The box of each connected region of masks `[pictures, height, width]`.
+    """The bounding boxes of the connected regions in masks `[images, height, width]`.
 
     Returns:
-        Boxes and labels in the form that `inside_boxes` takes: label 0, or -1 where there are fewer.
+        Boxes and labels in the form of `inside_boxes`: label 0, or -1 for padding.
     """
-    found = [ndimage.find_objects(ndimage.label(mask)[0]) for mask in inside]
-    most = max([1, *(len(regions) for regions in found)])
+    objects = [ndimage.find_objects(ndimage.label(mask)[0]) for mask in inside]
+    most = max([1, *(len(regions) for regions in objects)])
     boxes = np.zeros((len(inside), most, 4), np.float32)
     labels = np.full((len(inside), most), -1, np.int32)
-    for row, regions in enumerate(found):
+    for row, regions in enumerate(objects):
         for column, (rows, columns) in enumerate(regions):
             boxes[row, column] = _share(rows, columns, inside.shape[1:])
             labels[row, column] = 0
@@ -59,16 +58,17 @@ def boxes_of_masks(inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def pointing_game(maps: np.ndarray, inside: np.ndarray, tolerance: float = 0.0) -> np.ndarray:
-    """Whether the maximum of the map hits an object (Zhang et al., "Top-down Neural Attention by Excitation Backprop",
-    ECCV 2016, arXiv 1608.00507).
+    """Pointing game: whether the maximum of the map hits an object.
+
+    Source: Zhang et al., "Top-down Neural Attention by Excitation Backprop", ECCV 2016, arXiv 1608.00507.
 
     Args:
-        maps: `[pictures, h, w]`, not negative; resized bilinearly to the pictures.
-        inside: `[pictures, height, width]` bool, the objects.
-        tolerance: distance in pixels from an object that still counts; 15 in that paper, on pictures of full size.
+        maps: `[images, h, w]`, not negative; resized bilinearly to the images.
+        inside: `[images, height, width]` bool, the objects.
+        tolerance: distance in pixels from an object that still counts as a hit; 15 in the paper, on full-size images.
 
     Returns:
-        `[pictures]`, 0 or 1.
+        `[images]`, 0 or 1.
     """
     resized = at_resolution(maps, inside.shape[1:])
     rows, columns = np.unravel_index(
@@ -84,15 +84,15 @@ def pointing_game(maps: np.ndarray, inside: np.ndarray, tolerance: float = 0.0) 
 
 
 def energy_pointing_game(maps: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """The share of the attention that lies on the objects (Wang et al., "Score-CAM", CVPR Workshops 2020,
+    """Energy-based pointing game: the share of attention on the objects (Wang et al., "Score-CAM", CVPR Workshops 2020,
     arXiv 1910.01279, section 4.3).
 
     Args:
-        maps: `[pictures, h, w]`, not negative; resized bilinearly to the pictures.
-        inside: `[pictures, height, width]` bool, the objects.
+        maps: `[images, h, w]`, not negative; resized bilinearly to the images.
+        inside: `[images, height, width]` bool, the objects.
 
     Returns:
-        `[pictures]` in [0, 1].
+        `[images]` in [0, 1].
     """
     resized = at_resolution(maps, inside.shape[1:]).astype(np.float64)
     total = resized.sum(axis=(1, 2))
@@ -107,21 +107,21 @@ def box_iou(
     size: tuple[int, int],
     thresholds: tuple[float, ...] = BOX_THRESHOLDS,
 ) -> np.ndarray:
-    """Intersection over union of the map's box and the object's, the best of several (Zhou et al., "Learning Deep
+    """Best intersection over union of the map's box with a box of the class (Zhou et al., "Learning Deep
     Features for Discriminative Localization", CVPR 2016, arXiv 1512.04150, section 3.2).
 
-    The map's box is that of the largest connected region where the map reaches a share of its maximum.
+    The map's box bounds the largest connected region where the map reaches a share of its maximum.
 
     Args:
-        maps: `[pictures, h, w]`, not negative; resized bilinearly to `size`.
-        boxes: `[pictures, most, 4]`; see `inside_boxes` for this and the next three.
-        box_labels: `[pictures, most]`.
-        class_ids: `[pictures]`.
+        maps: `[images, h, w]`, not negative; resized bilinearly to `size`.
+        boxes: `[images, boxes, 4]`; this and the next three as in `inside_boxes`.
+        box_labels: `[images, boxes]`.
+        class_ids: `[images]`.
         size: height and width in pixels.
         thresholds: shares of the maximum.
 
     Returns:
-        `[pictures, thresholds]` in [0, 1].
+        `[images, thresholds]` in [0, 1].
     """
     resized = at_resolution(maps, size)
     result = np.zeros((len(maps), len(thresholds)))
@@ -133,13 +133,13 @@ def box_iou(
             regions, _ = ndimage.label(map_ >= threshold * map_.max())
             largest = int(np.argmax(np.bincount(regions.ravel())[1:]))
             rows, columns = ndimage.find_objects(regions)[largest]
-            found = _share(rows, columns, size)
-            result[row, column] = max(_iou(found, box) for box in objects)
+            map_box = _share(rows, columns, size)
+            result[row, column] = max(_iou(map_box, box) for box in objects)
     return result
 
 
 def _span(start: float, end: float, pixels: int) -> slice:
-    """The pixels whose centres lie between two shares of a side, or the one nearest to the middle."""
+    """The pixels whose centres lie between two relative coordinates, or the middle pixel if there are none."""
     first, last = int(np.ceil(start * pixels - 0.5)), int(np.floor(end * pixels - 0.5))
     if first > last:
         first = last = min(int((start + end) / 2 * pixels), pixels - 1)

@@ -1,9 +1,9 @@
-"""How much the attention of two classes coincides, whatever the scale of either map.
+"""Attentional confusion: how much the attention of two classes coincides, at any scale of the maps.
 
-The separation loss itself can fall because one map's scale shrinks. These measures cannot: multiplying a map by a
-positive number changes none of them, and where a map is without attention they are not defined (NaN) and not perfect;
-`no_target` and `no_rival` in `Evaluation.confusion` say how often. All take raw maps and return one value a picture,
-so that their mean is the same however the pictures were batched.
+The separation loss can fall just because one map shrinks. These metrics are invariant to scaling a map by a positive
+factor, and undefined (NaN), not perfect, for a map without attention; `no_target` and `no_rival` in
+`Evaluation.confusion` tell how often that is. All take raw maps and return one value per image, so their mean does not
+depend on the batches.
 """
 
 import numpy as np
@@ -11,17 +11,17 @@ from scipy import stats
 
 
 def region_iou(target_maps: np.ndarray, rival_maps: np.ndarray, threshold: float = 0.55) -> np.ndarray:
-    """Intersection over union of the two maps' regions, each where the map reaches a share of its own maximum.
+    """Intersection over union of the regions where each map reaches a share of its own maximum.
 
     The threshold is that of the paper's target region (arXiv 1811.07484).
 
     Args:
-        target_maps: `[pictures, height, width]`, not negative.
+        target_maps: `[images, height, width]`, not negative.
         rival_maps: of the same shape.
         threshold: share of the maximum, in (0, 1].
 
     Returns:
-        `[pictures]` in [0, 1]; NaN where a map is without attention.
+        `[images]` in [0, 1]; NaN if a map has no attention.
     """
     regions = [_region(maps, threshold) for maps in (target_maps, rival_maps)]
     union = (regions[0] | regions[1]).sum(axis=(1, 2))
@@ -35,11 +35,11 @@ def rank_correlation(target_maps: np.ndarray, rival_maps: np.ndarray) -> np.ndar
     NeurIPS 2018, arXiv 1810.03292.
 
     Args:
-        target_maps: `[pictures, height, width]`.
+        target_maps: `[images, height, width]`.
         rival_maps: of the same shape.
 
     Returns:
-        `[pictures]` in [-1, 1]; NaN where a map is constant.
+        `[images]` in [-1, 1]; NaN if a map is constant.
     """
     ranks = [
         stats.rankdata(maps.reshape(len(maps), -1), axis=1) if len(maps) else np.zeros((0, 1))
@@ -54,11 +54,11 @@ def same_peak(target_maps: np.ndarray, rival_maps: np.ndarray) -> np.ndarray:
     """Whether the two maps have their maximum at the same position.
 
     Args:
-        target_maps: `[pictures, height, width]`, not negative.
+        target_maps: `[images, height, width]`, not negative.
         rival_maps: of the same shape.
 
     Returns:
-        `[pictures]`, 0 or 1; NaN where a map is without attention.
+        `[images]`, 0 or 1; NaN if a map has no attention.
     """
     flat = [maps.reshape(len(maps), int(np.prod(maps.shape[1:]))) for maps in (target_maps, rival_maps)]
     known = (flat[0].max(axis=1, initial=0.0) > 0) & (flat[1].max(axis=1, initial=0.0) > 0)

@@ -4,7 +4,7 @@ Pure functions of tensors. Source: "Sharpen Focus: Learning with Attention Separ
 arXiv 1811.07484.
 
 The paper's two losses are ratios of sums over a map, and are differentiated twice in training. Where a map has (nearly)
-no mass such a ratio means nothing and its gradient has no bound, so a picture whose target map sums to less than
+no mass such a ratio means nothing and its gradient has no bound, so an image whose target map sums to less than
 `floor` counts as zero, in value and gradient. Both are then bounded by their definition: values lie in [0, 1] and
 [theta - 1, theta], and the derivative with respect to any position of a map, the mask's part in it included, is at
 most (3 + omega * positions / 2) / floor.
@@ -86,7 +86,7 @@ def consistency_loss(
         theta: share of the attention that should lie inside, in [0, 1].
         floor: the least sum of the map that counts, scalar or `[batch]`; see `has_mass`.
         has_region: `[batch]` bool, false where the last layer's map has no mass and the mask means nothing: there is no
-            region to be consistent with, and the picture counts as zero.
+            region to be consistent with, and the image counts as zero.
 
     Returns:
         `[batch]`, in [theta - 1, theta].

@@ -48,7 +48,7 @@ class _SetClock(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
         """Sets the clock; once an epoch of unknown length has been counted, by its length."""
         optimizer = self.model.optimizer
-        self._epoch_began = int(optimizer.iterations)
+        self._epoch_began = int(tf.convert_to_tensor(optimizer.iterations))
         batches = self.params["steps"]
         updates = batches and -(-batches // (optimizer.gradient_accumulation_steps or 1))
         steps = updates or self._counted or _UNKNOWN
@@ -56,7 +56,7 @@ class _SetClock(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: object = None) -> None:
         """Counts the epoch's steps."""
-        self._counted = int(self.model.optimizer.iterations) - self._epoch_began
+        self._counted = int(tf.convert_to_tensor(self.model.optimizer.iterations)) - self._epoch_began
 
 
 class TimedModel(keras.Model):

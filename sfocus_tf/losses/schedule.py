@@ -46,10 +46,12 @@ class Term:
             step: number of the step in the run, a scalar int64.
             steps: of the whole run, a scalar int64; 0 where that is not known, and the whole weight counts.
         """
-        into = tf.cast(step - _share(self.warmup, steps), tf.float32)
-        ramp = tf.cast(_share(self.ramp, steps), tf.float32)
-        grown = tf.clip_by_value(tf.math.divide_no_nan(into, ramp), 0.0, 1.0)
-        return tf.where(ramp > 0, grown, tf.cast(into >= 0, tf.float32))
+        into, ramp = tf.cast(step - _share(self.warmup, steps), tf.float32), _share(self.ramp, steps)
+        begun = tf.cast(into >= 0, tf.float32)
+        if isinstance(ramp, int):
+            return tf.clip_by_value(into / ramp, 0.0, 1.0) if ramp else begun
+        grown = tf.clip_by_value(tf.math.divide_no_nan(into, tf.cast(ramp, tf.float32)), 0.0, 1.0)
+        return tf.where(ramp > 0, grown, begun)
 
     def boost_at(self, step: tf.Tensor, steps: tf.Tensor | int) -> tf.Tensor:
         """What makes up for the steps left out: `every_steps` where `step` is one of the k-th, else 0."""
@@ -57,6 +59,8 @@ class Term:
         return tf.cast(due, tf.float32) * float(self.every_steps)
 
 
-def _share(share: float, steps: tf.Tensor | int) -> tf.Tensor:
+def _share(share: float, steps: tf.Tensor | int) -> tf.Tensor | int:
     """A share of the run as whole steps."""
+    if isinstance(steps, int):
+        return round(share * steps)
     return tf.cast(tf.round(share * tf.cast(steps, tf.float64)), tf.int64)

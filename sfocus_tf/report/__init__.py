@@ -1,4 +1,4 @@
-"""Pictures for people: attention overlays, the comparison of two models as a page, and the TensorBoard callback."""
+"""Visual reports: attention overlays, an HTML page that compares two models, and a TensorBoard callback."""
 
 from sfocus_tf.evaluation.comparison import Comparison, compare
 from sfocus_tf.report.callback import AttentionImages

@@ -1,4 +1,4 @@
-"""Attention in TensorBoard while a network is trained."""
+"""Logs attention to TensorBoard during training."""
 
 import io
 import pathlib
@@ -16,8 +16,8 @@ from sfocus_tf.report.figure import attention_figure
 
 
 class AttentionImages(keras.callbacks.Callback):
-    """Logs what a `SharpenFocus` model looks at in the same pictures, as a figure, and how much the attention of the
-    predicted class and of its rival coincides in them, as scalars.
+    """Logs attention figures of a fixed set of images, and as scalars how much the attention of the predicted class
+    and its rival coincides in them.
 
     Example:
         model.fit(train, callbacks=[sfocus_tf.report.AttentionImages("logs", images[:8], class_names)])
@@ -31,42 +31,42 @@ class AttentionImages(keras.callbacks.Callback):
         labels: Sequence[Any] | None = None,
         every_epochs: int = 1,
     ):
-        """Sets the pictures.
+        """Stores the images and options.
 
         Args:
-            log_dir: folder of TensorBoard's logs.
-            images: `[pictures, height, width, 3]`, in [0, 255] or floats in [0, 1], as the model takes them.
-            class_names: in the order of the class numbers.
-            labels: what each picture shows.
-            every_epochs: epochs from one figure to the next; the last epoch of a `fit` always has one.
+            log_dir: folder of the TensorBoard logs.
+            images: `[images, height, width, 3]`, in [0, 255] or floats in [0, 1], as the model expects.
+            class_names: class names, indexed by label.
+            labels: the label to show for each image.
+            every_epochs: number of epochs between figures; the last epoch of a `fit` always logs one.
         """
         super().__init__()
         if every_epochs < 1:
             raise ValueError(f"every_epochs={every_epochs}: expected 1 or more.")
         if labels is not None and len(labels) != len(images):
-            raise ValueError(f"labels: expected one for each of the {len(images)} pictures, got {len(labels)}.")
+            raise ValueError(f"labels: expected one for each of the {len(images)} images, got {len(labels)}.")
         self.images, self.class_names, self.labels = np.asarray(images), tuple(class_names), labels
         self.every_epochs = every_epochs
         self.log_dir = str(log_dir)
 
     def set_model(self, model: Any) -> None:
-        """As Keras'; refuses a model that cannot explain itself before training begins."""
+        """Checks that the model is a `SharpenFocus`, before training begins."""
         super().set_model(model)
         if not isinstance(model, SharpenFocus):
             raise TypeError(f"AttentionImages: expected a SharpenFocus model, got {type(model).__name__}.")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Logs, where it is due."""
+        """Logs every `every_epochs` epochs and after the last."""
         if (epoch + 1) % self.every_epochs and epoch + 1 != self.params.get("epochs"):
             return
         explanation = self.model.explain(self.images)
         figure = attention_figure(self.images, explanation, self.class_names, self.labels)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=80)
-        picture = np.asarray(PIL.Image.open(buffer).convert("RGB"))
+        image = np.asarray(PIL.Image.open(buffer).convert("RGB"))
         measures = {"overlap": region_iou, "rank_correlation": rank_correlation, "same_peak": same_peak}
         with tf.summary.create_file_writer(self.log_dir).as_default(step=epoch):
-            tf.summary.image("attention", picture[np.newaxis])
+            tf.summary.image("attention", image[np.newaxis])
             for name, measure in measures.items():
                 for layer, maps in (("inner", explanation.inner), ("last", explanation.last)):
                     values = measure(*maps)

@@ -1,4 +1,4 @@
-"""Attention laid over pictures."""
+"""Draws attention maps over images."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,24 +10,24 @@ from matplotlib.figure import Figure
 from sfocus_tf.attention import Explanation
 from sfocus_tf.evaluation import region_iou
 
-# Blue and vermilion of Okabe and Ito's palette, which people with any kind of colour vision can tell apart.
+# Blue and vermilion of Okabe and Ito's palette, which is safe for colour-blind readers.
 TARGET_COLOUR, RIVAL_COLOUR = (0, 114, 178), (213, 94, 0)
-_STRENGTH = 0.75  # of the colour where attention is highest; the picture stays visible below it
+_STRENGTH = 0.75  # opacity of the colour at the peak, so that the image stays visible
 
 
 def tint(map_: np.ndarray) -> np.ndarray:
-    """How strongly each position of a map is coloured: its share of the map's maximum, in [0, 0.75]."""
+    """Opacity of the colour at each position: attention relative to the map's maximum, scaled to [0, 0.75]."""
     peak = float(map_.max())
     return _STRENGTH * np.asarray(map_ / peak if peak > 0 else map_, np.float32)
 
 
 def overlay(image: np.ndarray, map_: np.ndarray, colour: tuple[int, int, int] = TARGET_COLOUR) -> np.ndarray:
-    """A picture in grey with attention in colour: the more attention, the more colour.
+    """Overlays attention in colour on the image in grey.
 
     Args:
         image: `[height, width, 3]`, in [0, 255].
-        map_: `[h, w]`, not negative; shown relative to its own maximum.
-        colour: red, green and blue in [0, 255].
+        map_: `[h, w]`, not negative; normalised by its maximum.
+        colour: RGB in [0, 255].
 
     Returns:
         `[height, width, 3]` float in [0, 1].
@@ -46,18 +46,17 @@ def attention_figure(
     labels: Sequence[Any] | None = None,
     layers: dict[str, str] | None = None,
 ) -> Figure:
-    """One row a picture: the picture, and the attention of target and rival at each layer.
+    """Draws one row per image: the image, and the attention of target and rival at each layer.
 
     Args:
-        images: `[pictures, height, width, 3]`, in [0, 255], or floats in [0, 1].
-        explanation: of these pictures.
-        class_names: in the order of the class numbers.
-        labels: what each picture shows, written above it.
-        layers: which of "inner" and "last" to show, with what is written there; by default those that the
-            explanation has.
+        images: `[images, height, width, 3]`, in [0, 255], or floats in [0, 1].
+        explanation: explanation of these images.
+        class_names: class names, indexed by label.
+        labels: the label to show above each image.
+        layers: which of "inner" and "last" to show, with their captions; by default those that the explanation has.
 
     Returns:
-        The figure; the rival's maps have the overlap of both regions written above them.
+        The figure; captions of the rival's maps give the overlap of both regions.
     """
     images = np.asarray(images)
     if np.issubdtype(images.dtype, np.floating) and images.max(initial=0) <= 1:
@@ -73,10 +72,10 @@ def attention_figure(
         axis.set_yticks([])
     for row in range(rows):
         axes[row, 0].imshow(images[row] / 255.0)
-        axes[row, 0].set_title("picture" if labels is None else f"label: {labels[row]}", fontsize=8)
+        axes[row, 0].set_title("image" if labels is None else f"label: {labels[row]}", fontsize=8)
         column = 1
-        for layer, shown in layers.items():
-            maps = [each[row] for each in (explanation.inner if layer == "inner" else explanation.last)]
+        for layer, caption in layers.items():
+            maps = [layer_maps[row] for layer_maps in (explanation.inner if layer == "inner" else explanation.last)]
             overlap = float(region_iou(maps[0][np.newaxis], maps[1][np.newaxis])[0])
             numbers = (int(explanation.target[row]), int(explanation.rival[row]))
             for role, map_, number, colour in zip(
@@ -86,7 +85,7 @@ def attention_figure(
                 extra = "no attention" if map_.max() <= 0 else f"overlap {overlap:.2f}" if role == "rival" else ""
                 extra = f", {extra}" if extra else ""
                 axes[row, column].imshow(overlay(images[row], map_, colour))
-                title = f"{role}: {class_names[number]}\n{score}, {shown}{extra}"
+                title = f"{role}: {class_names[number]}\n{score}, {caption}{extra}"
                 axes[row, column].set_title(title, fontsize=7, color=np.array(colour) / 255.0)
                 column += 1
     return figure

@@ -1,4 +1,4 @@
-"""The comparison of two classifiers as one HTML page that needs nothing else: its pictures are inside."""
+"""Renders the comparison of two classifiers as one self-contained HTML page."""
 
 import base64
 import collections
@@ -18,14 +18,14 @@ from sfocus_tf.report.figure import RIVAL_COLOUR, TARGET_COLOUR, tint
 _PAIRS = 15  # confused pairs in the table
 _BINS = 20
 _LAYERS = ("last", "inner")
-# What each measure is called in the table, and whether more of it is better.
+# Name of each metric in the table, and whether higher is better (`None`: neither).
 _MEASURES = {
     "mAP": ("mean average precision", True),
     "accuracy": ("accuracy", True),
     "top-5 accuracy": ("top-5 accuracy", True),
     "overlap": ("overlap of target's and rival's regions", False),
     "rank_correlation": ("rank correlation of the two maps", False),
-    "same_peak": ("both maps peak at one place", False),
+    "same_peak": ("both maps peak at the same position", False),
     "no_target": ("target without attention", False),
     "no_rival": ("rival without attention", None),
     "pointing": ("pointing game", True),
@@ -47,37 +47,37 @@ def comparison_page(
     dataset: str,
     most: int = 60,
 ) -> str:
-    """The page that compares two models.
+    """Renders a page that compares two models.
 
     Args:
         a: evaluation of the first model.
-        b: of the second, on the same split.
-        images: gives pictures of that split by their numbers, each `[height, width, 3]` in [0, 255]; asked once, for
-            those that are shown.
-        names: of the models.
-        dataset: what the pictures are.
-        most: pictures a section, at most.
+        b: evaluation of the second model, on the same split.
+        images: returns images of that split by number, each `[height, width, 3]` in [0, 255]; called once, for the
+            images on the page.
+        names: names of the models.
+        dataset: description of the images.
+        most: maximum number of images per section.
 
     Returns:
-        HTML.
+        The HTML text.
 
     Raises:
-        ValueError: not the same pictures.
+        ValueError: the evaluations are not of the same images.
     """
-    found = compare(a, b)
-    right, right_too = a.correct(), b.correct()
-    in_turn = "taken in turn from the pairs of classes that are confused"
+    comparison = compare(a, b)
+    a_right, b_right = a.correct(), b.correct()
+    in_turn = "taking turns between the confused pairs of classes"
     sections = [
-        ("mended", f"Wrong by {names[0]}, right by {names[1]}", found.mended, in_turn),
-        ("broken", f"Right by {names[0]}, wrong by {names[1]}", found.broken, in_turn),
-        ("wrong", "Wrong by both", found.wrong, in_turn),
-        ("worst", f"Highest overlap by {names[1]}", _worst(b), "the highest first"),
+        ("mended", f"{names[0]} wrong, {names[1]} right", comparison.mended, in_turn),
+        ("broken", f"{names[0]} right, {names[1]} wrong", comparison.broken, in_turn),
+        ("wrong", "Both wrong", comparison.wrong, in_turn),
+        ("worst", f"Highest overlap of {names[1]}", _worst(b), "highest first"),
     ]
     shown = {
         key: [int(number) for number in (_in_turn(numbers, a, b) if order == in_turn else numbers)[:most]]
         for key, _, numbers, order in sections
     }
-    pictures = images(sorted({number for numbers in shown.values() for number in numbers}))
+    shown_images = images(sorted({number for numbers in shown.values() for number in numbers}))
     rendered: list[dict[str, Any]] = [
         {
             "key": key,
@@ -85,24 +85,24 @@ def comparison_page(
             "total": len(numbers),
             "order": order,
             "cards": [
-                _card(number, pictures[number], a, b, names, (bool(right[number]), bool(right_too[number])))
+                _card(number, shown_images[number], a, b, names, (bool(a_right[number]), bool(b_right[number])))
                 for number in shown[key]
             ],
         }
         for key, title, numbers, order in sections
     ]
-    with_pictures = {key for section in rendered for card in section["cards"] for key in card["keys"].split()}
+    with_images = {key for section in rendered for card in section["cards"] for key in card["keys"].split()}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sfocus_tf.report"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     return environment.get_template("comparison.html").render(
         names=names,
         dataset=dataset,
-        pictures=len(a.labels),
+        images=len(a.labels),
         several=a.multi_label,
-        rows=[_row(difference) for difference in found.differences],
-        pairs=_pair_rows(found, a.class_names, with_pictures),
-        more_pairs=max(len(found.pairs) - _PAIRS, 0),
+        rows=[_row(difference) for difference in comparison.differences],
+        pairs=_pair_rows(comparison, a.class_names, with_images),
+        more_pairs=max(len(comparison.pairs) - _PAIRS, 0),
         histograms=[{"layer": layer, "bars": _histogram(a, b, layer)} for layer in _LAYERS],
         sections=rendered,
         target_colour=_css(TARGET_COLOUR),
@@ -134,7 +134,7 @@ def _percent(value: float, sign: bool = False) -> str:
     return f"{100 * value:{'+' if sign else ''}.1f}"
 
 
-def _pair_rows(found: Comparison, class_names: tuple[str, ...], with_pictures: set[str]) -> list[dict[str, Any]]:
+def _pair_rows(comparison: Comparison, class_names: tuple[str, ...], with_images: set[str]) -> list[dict[str, Any]]:
     return [
         {
             "key": f"{pair.true}-{pair.other}",
@@ -143,21 +143,21 @@ def _pair_rows(found: Comparison, class_names: tuple[str, ...], with_pictures: s
             "a": pair.a,
             "b": pair.b,
             "change": pair.b - pair.a,
-            "has_pictures": f"{pair.true}-{pair.other}" in with_pictures,
+            "has_images": f"{pair.true}-{pair.other}" in with_images,
         }
-        for pair in found.pairs[:_PAIRS]
+        for pair in comparison.pairs[:_PAIRS]
     ]
 
 
 def _worst(evaluation: Evaluation) -> np.ndarray:
-    """The pictures whose two regions overlap most at the last layer, where they do."""
+    """The images whose two regions overlap at the last layer, largest overlap first."""
     overlap = np.where(evaluation.valid, np.nan_to_num(evaluation.confusion["overlap_last"]), 0.0)
     order = np.argsort(-overlap, kind="stable")
     return order[overlap[order] > 0]
 
 
 def _in_turn(numbers: np.ndarray, a: Evaluation, b: Evaluation) -> np.ndarray:
-    """The pictures, one of every pair of classes that is confused in them, then the next of each, and so on."""
+    """Orders images in turns: the first image of every confused pair of classes, then the second of each, and so on."""
     seen: collections.Counter[str] = collections.Counter()
     turns = []
     for number in numbers:
@@ -168,23 +168,23 @@ def _in_turn(numbers: np.ndarray, a: Evaluation, b: Evaluation) -> np.ndarray:
 
 
 def _confused(number: int, *evaluations: Evaluation) -> set[str]:
-    """The pairs of classes, as "true-other", that a picture counts for in `confusion_matrix` of one of the models."""
-    found = set()
+    """The pairs of classes, as "true-other", that the models confuse in an image; see `confusion_matrix`."""
+    pairs = set()
     for evaluation in evaluations:
         scores, label = evaluation.explanation.scores[number], evaluation.labels[number]
         if not evaluation.multi_label:
-            found |= {f"{label}-{scores.argmax()}"} if scores.argmax() != label else set()
+            pairs |= {f"{label}-{scores.argmax()}"} if scores.argmax() != label else set()
             continue
-        found |= {
+        pairs |= {
             f"{true}-{other}"
             for true in np.flatnonzero(label == 1)
             for other in np.flatnonzero((label == 0) & (scores > scores[true]))
         }
-    return found
+    return pairs
 
 
 def _histogram(a: Evaluation, b: Evaluation, layer: str) -> list[dict[str, float]]:
-    """Bars of both models' overlaps, as shares of the pictures where both maps have attention."""
+    """Histogram bars of both models' overlaps, as shares of the images where both maps have attention."""
     edges = np.linspace(0, 1, _BINS + 1)
     shares = []
     for evaluation in (a, b):
@@ -201,7 +201,7 @@ def _histogram(a: Evaluation, b: Evaluation, layer: str) -> list[dict[str, float
 def _card(
     number: int, image: np.ndarray, a: Evaluation, b: Evaluation, names: tuple[str, str], rights: tuple[bool, bool]
 ) -> dict[str, Any]:
-    """One picture with both models' attention at both layers, and whether each is right."""
+    """One image with both models' predictions and their attention at both layers."""
     label = a.labels[number]
     true = np.flatnonzero(label > 0.5) if a.multi_label else [int(label)]
     models = []
@@ -226,11 +226,11 @@ def _card(
                 },
             }
         )
-    names_of_true = ", ".join(a.class_names[each] for each in true) or "none of the classes"
+    true_names = ", ".join(a.class_names[class_id] for class_id in true) or "none of the classes"
     return {
-        "label": names_of_true,
+        "label": true_names,
         "keys": " ".join(sorted(_confused(number, a, b))),
-        "picture": _data_url(PIL.Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)), "JPEG", quality=80),
+        "image": _data_url(PIL.Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)), "JPEG", quality=80),
         "models": models,
     }
 
@@ -240,7 +240,7 @@ def _overlap(value: float) -> str:
 
 
 def _tinted(map_: np.ndarray, colour: tuple[int, int, int]) -> str:
-    """A map as a small PNG, coloured and as opaque as there is attention; the browser scales it up smoothly."""
+    """A map as a small coloured PNG whose opacity is the attention; the browser scales it up smoothly."""
     pixels = np.empty((*map_.shape, 4), np.uint8)
     pixels[..., :3] = colour
     pixels[..., 3] = np.round(255 * tint(map_))

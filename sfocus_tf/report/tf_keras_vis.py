@@ -1,4 +1,4 @@
-"""Maps by other explanation methods, from tf-keras-vis, to look at beside ours."""
+"""Attention maps by other methods, from tf-keras-vis, for comparison with ours."""
 
 import warnings
 from typing import Any
@@ -16,30 +16,30 @@ from sfocus_tf.errors import unknown
 from sfocus_tf.model import SharpenFocus
 
 VIS_CAMS = ("vis:score_cam", "vis:grad_cam_plus_plus", "vis:saliency")
-_SCORE_CAM_CHANNELS = 32  # those with the highest variance; all of a thousand would take minutes a picture
-_NOISY_SAMPLES = 20  # SmoothGrad
+_SCORE_CAM_CHANNELS = 32  # with the highest variance; a thousand channels would take minutes per image
+_NOISY_SAMPLES = 20  # of SmoothGrad
 
 
 def explain_by(cam: str, model: SharpenFocus, images: np.ndarray, explanation: Explanation) -> Explanation:
-    """The same classes of the same pictures, explained by a method of tf-keras-vis.
+    """Explains the same classes of the same images by a method of tf-keras-vis.
 
     Args:
-        cam: one of `VIS_CAMS`. "vis:score_cam" is Faster-Score-CAM; "vis:saliency" is SmoothGrad, which has one
-            map for the pixels instead of one a layer: it is given as that of both layers.
-        model: whose classifier is explained.
-        images: `[pictures, height, width, channels]`, in [0, 255].
-        explanation: of these pictures, by `model.explain`; says which classes.
+        cam: one of `VIS_CAMS`. "vis:score_cam" is Faster-Score-CAM; "vis:saliency" is SmoothGrad, whose single
+            pixel map is returned for both layers.
+        model: the model whose classifier is explained.
+        images: `[images, height, width, channels]`, in [0, 255].
+        explanation: explanation of these images by `model.explain`, which determines the classes.
 
     Returns:
-        The explanation, with other maps.
+        The explanation, with its maps replaced.
 
     Raises:
-        ValueError: no such way to make maps.
+        ValueError: `cam` is unknown.
     """
     if cam not in VIS_CAMS:
         raise unknown("cam", cam, VIS_CAMS)
     with warnings.catch_warnings():
-        # tf-keras-vis hands a network its one input in a list, which Keras remarks on each time.
+        # tf-keras-vis passes the one input in a list, which Keras warns about at each call.
         warnings.filterwarnings("ignore", message="The structure of `inputs`", category=UserWarning)
         return _with_maps(cam, model, np.asarray(images, np.float32), explanation)
 

@@ -24,7 +24,7 @@ def splits(config: Config) -> dict[str, Data]:
         "validation_fraction": config.validation_fraction,
         "examples": config.examples,
         "skip_corrupt": config.skip_corrupt,
-        "check_pictures": config.check_pictures,
+        "check_images": config.check_images,
         "seed": config.seed,
     }
     return {name: data.load(config.dataset, name, **options) for name in names}

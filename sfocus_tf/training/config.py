@@ -17,7 +17,7 @@ OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "step", "constant")
 _PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 # What changes nothing about the result of a run.
-_OF_NO_EFFECT = ("attention_images_every", "check_pictures", "strategy", "devices")
+_OF_NO_EFFECT = ("attention_images_every", "check_images", "strategy", "devices")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Config:
     validation_fraction: float
     attention_images_every: int
     examples: int | None
-    check_pictures: bool
+    check_images: bool
     skip_corrupt: bool
     backbone: str
     weights: str | None

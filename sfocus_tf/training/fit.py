@@ -97,7 +97,7 @@ def _logs(
 
 
 def _attention_images(config: Config, validation: Data | None, folder: pathlib.Path) -> list[keras.callbacks.Callback]:
-    """What logs attention in some validation pictures, where the config asks for it and there are any."""
+    """What logs attention in some validation images, where the config asks for it and there are any."""
     if not config.attention_images_every or validation is None:
         return []
     images, labels = results.examples(validation)

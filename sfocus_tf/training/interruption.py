@@ -127,7 +127,7 @@ class StopAtNaN(_InEpoch):
     """Ends a run whose loss is no number, and says where it began.
 
     The first step whose loss is NaN or infinite is written to `nan.json`: epoch, step, which losses and terms are no
-    number, and the pictures of that step and of the one before (whose gradient may have caused it).
+    number, and the images of that step and of the one before (whose gradient may have caused it).
     """
 
     def __init__(self, folder: pathlib.Path, names: Callable[[int, int], list[str]], first_step: int = 0):
@@ -135,7 +135,7 @@ class StopAtNaN(_InEpoch):
 
         Args:
             folder: the workdir, where the file goes.
-            names: `Data.place_names` of the training pictures.
+            names: `Data.place_names` of the training images.
             first_step: steps of the first epoch that an earlier run has done.
         """
         super().__init__(first_step)
@@ -154,15 +154,15 @@ class StopAtNaN(_InEpoch):
         shown = ("classification_loss", *TERMS)
         found = [name for name in shown if not math.isfinite(float(logs.get(name, 0.0)))] or ["loss"]
         record: dict[str, Any] = {"epoch": self.epoch + 1, "step": step + 1, "not_finite": found}
-        record["pictures"] = self.names(self.epoch, step)
-        record["pictures_of_the_step_before"] = self.names(self.epoch, step - 1) if step else []
+        record["images"] = self.names(self.epoch, step)
+        record["images_of_the_step_before"] = self.names(self.epoch, step - 1) if step else []
         path = self.folder / "nan.json"
         if distribution.is_chief(self.model.distribute_strategy):
             checkpoints.write_text(path, json.dumps(record, indent=2) + "\n")
         last = self.folder / "last.keras"
         kept = f"{last} is intact" if last.exists() else "nothing was saved before"
         raise FloatingPointError(
-            f"{', '.join(found)} became NaN or infinite in step {step + 1} of epoch {self.epoch + 1}; its pictures are "
+            f"{', '.join(found)} became NaN or infinite in step {step + 1} of epoch {self.epoch + 1}; its images are "
             f"named in {path}; {kept}. A lower config.optimizer.learning_rate or config.optimizer.clip_norm may help."
         )
 

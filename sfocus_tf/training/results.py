@@ -1,4 +1,4 @@
-"""What a run leaves behind: its results as JSON and as a table, and a picture of what the network looked at."""
+"""What a run leaves behind: its results as JSON and as a table, and an image of what the network looked at."""
 
 import dataclasses
 import math
@@ -17,7 +17,7 @@ from sfocus_tf.model import SharpenFocus
 from sfocus_tf.training import checkpoints
 from sfocus_tf.training.config import Config
 
-_SHOWN = 8  # pictures in the figure
+_SHOWN = 8  # images in the figure
 # What the table has; results.json has every measure.
 _SHOWN_MEASURES = (
     "accuracy", "top-5 accuracy", "mAP", "overlap_inner", "overlap_last", "pointing_inner", "pointing_last"
@@ -26,7 +26,7 @@ _SHOWN_MEASURES = (
 
 def table(results: dict[str, Any]) -> str:
     """The results as a table for people."""
-    rows = [("data", f"{results['dataset']}, {results['examples']['test']} test pictures")]
+    rows = [("data", f"{results['dataset']}, {results['examples']['test']} test images")]
     rows += [("method", f"{results['method']}, {results['backbone']}, seed {results['seed']}")]
     for name, value in results["test"].items():
         if name in _SHOWN_MEASURES:
@@ -34,7 +34,7 @@ def table(results: dict[str, Any]) -> str:
     if results["best"]:
         (name, value), *_ = results["best"]["test"].items()
         if value is not None:
-            text = f"{100 * value:.2f} %, by validation pictures (after {results['best']['epochs']} epochs)"
+            text = f"{100 * value:.2f} %, by validation images (after {results['best']['epochs']} epochs)"
             rows.append((f"{name} of best.keras", text))
     rows.append(("training time", f"{results['seconds']:.0f} s, {results['epochs']} epochs"))
     width = max(len(name) for name, _ in rows)
@@ -62,7 +62,7 @@ def collect(
     """
     test = dataclasses.replace(splits["test"], regions=True)
     measured = evaluation.evaluate(model, test)
-    _picture(model, splits["test"], folder / "attention.png")
+    _image(model, splits["test"], folder / "attention.png")
     best = None
     if (folder / "best.keras").exists():
         checkpoints.load(model, folder / "best.keras")
@@ -107,15 +107,15 @@ def _headline(model: SharpenFocus, test: Data) -> dict[str, float | None]:
     return {name: None if math.isnan(value) else value}
 
 
-def _picture(model: SharpenFocus, test: Data, path: pathlib.Path) -> None:
-    """Test pictures with the attention of their predicted class and its rival."""
+def _image(model: SharpenFocus, test: Data, path: pathlib.Path) -> None:
+    """Test images with the attention of their predicted class and its rival."""
     images, labels = examples(test)
     figure = report.attention_figure(images, model.explain(images), test.class_names, labels)
     figure.savefig(path, dpi=110)
 
 
 def examples(split: Data) -> tuple[np.ndarray, list[str]]:
-    """Some pictures of a split, evenly spaced, `[pictures, size, size, 3]`, and the names of what each shows."""
+    """Some images of a split, evenly spaced, `[images, size, size, 3]`, and the names of what each shows."""
     stride = max(split.source.size // _SHOWN, 1)
     stride -= stride % 2 == 0 and stride > 1  # odd, so as not to fall in step with classes that take turns
     source = split.source
@@ -125,9 +125,9 @@ def examples(split: Data) -> tuple[np.ndarray, list[str]]:
 
     count = min(_SHOWN, -(-source.size // stride))
     few = dataclasses.replace(split, source=dataclasses.replace(source, keys=chosen, size=count))
-    pictures = list(few.batches.unbatch().as_numpy_iterator())
+    images = list(few.batches.unbatch().as_numpy_iterator())
     names = []
-    for _, label in pictures:
+    for _, label in images:
         numbers = np.flatnonzero(label) if split.multi_label else [label]
         names.append(", ".join(split.class_names[number] for number in numbers) or "none of the classes")
-    return np.stack([image for image, _ in pictures]), names
+    return np.stack([image for image, _ in images]), names

@@ -24,7 +24,7 @@ def run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[
     """Trains and evaluates a classifier, going on where an interrupted run in the same workdir stopped.
 
     Leaves in the workdir: `config.json`, `data.json`, `history.csv`, `tensorboard/`, `last.keras`, `best.keras` (by
-    the validation pictures, where there are any), `results.json` and `attention.png`. Of several workers, which all
+    the validation images, where there are any), `results.json` and `attention.png`. Of several workers, which all
     call this with the same folder on a file system they share, the chief writes.
 
     Args:
@@ -57,11 +57,11 @@ def run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[
                 raise
             raise WorkdirError(f"workdir={str(folder)!r} can no longer be written: {error}") from error
         except tf.errors.InvalidArgumentError as error:
-            if resolved.check_pictures or "decodeimage" not in str(error).lower():
+            if resolved.check_images or "decodeimage" not in str(error).lower():
                 raise
             raise ValueError(
-                "a picture cannot be decoded. Once with --config.check_pictures=true says which, before training; "
-                "with --skip_corrupt too, such pictures are left out."
+                "an image cannot be decoded. Once with --config.check_images=true says which, before training; "
+                "with --skip_corrupt too, such images are left out."
             ) from error
 
 
@@ -122,7 +122,7 @@ def _go_on(
 def _refuse_disagreement(
     folder: pathlib.Path, position: checkpoints.Position, splits: dict[str, Data], strategy: tf.distribute.Strategy
 ) -> None:
-    """Workers that begin at different places, or read different pictures, would spoil the run without a word."""
+    """Workers that begin at different places, or read different images, would spoil the run without a word."""
     known = {"workdir": (folder / "config.json").exists(), "position": position, "data": _about(splits)}
     known["files"] = [pathlib.Path(file).name for part in splits.values() for file in part.source.files]
     if not distribution.all_agree(strategy, json.dumps(known)):
@@ -136,29 +136,29 @@ def _refuse_disagreement(
 def _about_replicas(config: Config, strategy: tf.distribute.Strategy, splits: dict[str, Data]) -> str:
     """What is left out, and what is spread over how many replicas, in lines."""
     lines = [
-        f"{name}: left out {len(part.source.skipped)} corrupt picture(s), such as {part.source.skipped[0]}"
+        f"{name}: left out {len(part.source.skipped)} corrupt image(s), such as {part.source.skipped[0]}"
         for name, part in splits.items()
         if part.source.skipped
     ]
     replicas, settings, size = strategy.num_replicas_in_sync, config.optimizer, splits["train"].image_size
     rate = f"learning rate {settings.rate:g}"
     if settings.rate_for_batch:
-        rate += f" ({settings.learning_rate:g} for {settings.rate_for_batch} pictures a batch)"
+        rate += f" ({settings.learning_rate:g} for {settings.rate_for_batch} images a batch)"
     rate += f"; {config.backbone}, {size}x{size} pixels"
     if replicas == 1:
-        return "\n".join([*lines, f"one device; {config.batch_size} pictures a batch; {rate}"])
+        return "\n".join([*lines, f"one device; {config.batch_size} images a batch; {rate}"])
     workers = strategy.extended._num_workers if distribution.several_workers(strategy) else 1
-    spread = f"{config.batch_size} pictures a batch, {config.batch_size // replicas} a replica"
+    spread = f"{config.batch_size} images a batch, {config.batch_size // replicas} a replica"
     return "\n".join([*lines, f"{replicas} replicas on {workers} worker(s); {spread}; {rate}"])
 
 
 def _refuse_empty_replicas(model: SharpenFocus, train: Data, replicas: int) -> None:
-    """BatchNormalization has no mean of no pictures: its averages would be NaN from then on."""
+    """BatchNormalization has no mean of no images: its averages would be NaN from then on."""
     rest = train.source.size % train.batch_size
     of_replica = [each for each in distribution.normalisations(model.classifier) if not each.synchronized]
     if 0 < rest < replicas and of_replica:
         raise ValueError(
-            f"batch_size={train.batch_size}: the last batch of {train.source.size} pictures would have {rest} for "
+            f"batch_size={train.batch_size}: the last batch of {train.source.size} images would have {rest} for "
             f"{replicas} replicas, and BatchNormalization needs one for each. Another multiple of {replicas} may do, "
             "or --config.synchronized."
         )

@@ -1,4 +1,4 @@
-"""Caltech-256 for TensorFlow Datasets, which has none: `tfds.load("caltech256")` once this module is imported."""
+"""Adds Caltech-256 to TensorFlow Datasets: importing this module enables `tfds.load("caltech256")`."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,19 +6,19 @@ from typing import Any
 import tensorflow_datasets as tfds
 from etils import epath
 
-from sfocus_tf.data.caltech256.pictures import LABELS, split_pictures
+from sfocus_tf.data.caltech256.images import LABELS, split_images
 
 _URL = "https://data.caltech.edu/records/nyy15-4j048/files/256_ObjectCategories.tar?download=1"
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """Caltech-256, 60 training pictures a class, without the clutter class.
+    """Caltech-256, 60 training images per class, without the clutter class.
 
-    Where the archive cannot be downloaded, put `256_ObjectCategories.tar` into `<data_dir>/downloads/manual`.
+    If the archive cannot be downloaded, put `256_ObjectCategories.tar` into `<data_dir>/downloads/manual`.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "60 training pictures a class, by the SHA-256 of their file names."}
+    RELEASE_NOTES = {"1.0.0": "60 training images a class, by the SHA-256 of their file names."}
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
@@ -39,5 +39,5 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(folder, split == "train") for split in ("train", "test")}
 
     def _generate_examples(self, folder: epath.Path, train: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-        for path, label in split_pictures(folder, train):
+        for path, label in split_images(folder, train):
             yield path.name, {"image": path, "label": label, "image/file_name": path.name}

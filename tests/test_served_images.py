@@ -1,4 +1,4 @@
-"""Pictures as clients send them, encoded: unusual, damaged and hostile ones."""
+"""Images as clients send them, encoded: unusual, damaged and hostile ones."""
 
 import io
 import zlib
@@ -16,7 +16,7 @@ from tests.conftest import PIXELS, encoded, tiny_classifier
 
 @pytest.fixture(scope="module")
 def serve(tmp_path_factory):
-    """The signature for encoded pictures of a small model."""
+    """The signature for encoded images of a small model."""
     keras.utils.set_random_seed(3)
     folder = tmp_path_factory.mktemp("served") / "1"
     sf.SharpenFocus(tiny_classifier(3, 16)).export(folder)
@@ -37,7 +37,7 @@ def sixteen_bits() -> bytes:
     [
         (encoded(PIXELS)[:8] + chunk(b"abCd", bytes([0, 0, 0, 1] * 2)) + encoded(PIXELS)[8:], "not a JPEG or PNG"),
         (b"", "not a JPEG or PNG"),
-        (b"a text, no picture", "not a JPEG or PNG"),
+        (b"a text, no image", "not a JPEG or PNG"),
         (encoded(PIXELS, "GIF"), "not a JPEG or PNG"),
         (encoded(PIXELS, "BMP"), "not a JPEG or PNG"),
         (encoded(PIXELS)[:60], "PNG"),
@@ -48,7 +48,7 @@ def sixteen_bits() -> bytes:
     ],
     ids=["hidden bomb", "empty", "text", "gif", "bmp", "cut png", "cut jpeg", "begun jpeg", "no sides", "bomb"],
 )
-def test_bad_pictures_fail_the_request_and_the_next_is_right(serve, file, message):
+def test_bad_images_fail_the_request_and_the_next_is_right(serve, file, message):
     good = encoded(PIXELS)
     expected = serve(image_bytes=tf.constant([good]))["logits"].numpy()
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
@@ -70,8 +70,8 @@ def test_bad_pictures_fail_the_request_and_the_next_is_right(serve, file, messag
     ],
     ids=["1x1", "cmyk", "grey", "grey and alpha", "palette", "one bit", "16 bits", "20,000 wide"],
 )
-def test_unusual_pictures_are_decoded_as_pillow_does(file):
-    found = serving.decode_pictures(tf.constant([file]), (8, 8)).numpy()[0]
+def test_unusual_images_are_decoded_as_pillow_does(file):
+    found = serving.decode_images(tf.constant([file]), (8, 8)).numpy()[0]
     with PIL.Image.open(io.BytesIO(file)) as image:
         pixels = np.asarray(image.convert("RGB"), np.float32)
     if file == sixteen_bits():
@@ -81,7 +81,7 @@ def test_unusual_pictures_are_decoded_as_pillow_does(file):
 
 
 def test_a_central_window_is_what_evaluation_takes(tmp_path):
-    """Of encoded pictures, and of files: the same as `data.load` gives for that share."""
+    """Of encoded images, and of files: the same as `data.load` gives for that share."""
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     for split in ("train", "test"):
         for name in ("ant", "bee"):
@@ -89,16 +89,16 @@ def test_a_central_window_is_what_evaluation_takes(tmp_path):
             (tmp_path / split / name / "0.png").write_bytes(encoded(pixels))
     test = data.load("folder", "test", data_dir=tmp_path, image_size=8, center_crop=0.8)
     expected = next(iter(test.batches))[0][:1]
-    found = serving.decode_pictures(tf.constant([encoded(pixels)]), (8, 8), 0.8)
+    found = serving.decode_images(tf.constant([encoded(pixels)]), (8, 8), 0.8)
     np.testing.assert_allclose(found, expected, atol=1e-4)
-    read = data.read_pictures([tmp_path / "test" / "ant" / "0.png"], (8, 8), 0.8)
+    read = data.read_images([tmp_path / "test" / "ant" / "0.png"], (8, 8), 0.8)
     np.testing.assert_allclose(read, expected, atol=1e-4)
-    whole = serving.decode_pictures(tf.constant([encoded(pixels)]), (8, 8))
+    whole = serving.decode_images(tf.constant([encoded(pixels)]), (8, 8))
     assert abs(whole - expected).numpy().max() > 10
 
 
 def test_a_thousand_hostile_files(serve):
-    """Mutated files: an error or finite numbers, never a crash, never another answer for the good picture beside."""
+    """Mutated files: an error or finite numbers, never a crash, never another answer for the good image beside."""
     rng = np.random.default_rng(0)
     seeds = [encoded(PIXELS), encoded(PIXELS, "JPEG"), encoded(PIXELS, "PNG", "P"), encoded(PIXELS, "JPEG", "CMYK")]
     good = encoded(PIXELS)
