@@ -71,7 +71,7 @@ class Run:
 
     def met(self):
         """Whether all workers have connected, after which the chief announces the start of training."""
-        return "images a batch" in self.output.read_text()
+        return "images per batch" in self.output.read_text()
 
 
 def wait_for_moment(run, chance, in_checkpoint):

@@ -2,7 +2,7 @@
 
 from sfocus_tf.keras_backend import require_tensorflow
 
-require_tensorflow()  # before all that imports Keras
+require_tensorflow()  # before anything imports Keras
 
 from sfocus_tf import data, distribution, evaluation, report  # noqa: E402
 from sfocus_tf.attention import Explanation  # noqa: E402

@@ -1,4 +1,4 @@
-"""Looks into trained classifiers, whether attention supervision trained them or plain Keras."""
+"""Explains, evaluates, compares and exports trained classifiers, from train.py or from plain Keras."""
 
 import argparse
 import sys
@@ -7,8 +7,12 @@ from typing import Any
 from sfocus_tf import commands
 from sfocus_tf.attention import EXPLAINED
 
-_FORMS = """MODEL is a .keras file, or a workdir of train.py. A classifier that plain Keras trained is taken as it is;
-give --preprocessing where it expects pixels that were scaled outside of it."""
+_FORMS = """MODEL is a .keras file, or a workdir of train.py. A plain Keras classifier works too; set --preprocessing
+if its training pixels were scaled outside the model."""
+_START = """start with:
+  python -m sfocus_tf explain MODEL photo.jpg    figures of where the classifier looks, in explanations/
+  python -m sfocus_tf COMMAND --help             flags and examples of a command
+"""
 _EXPLAIN = """examples:
   python -m sfocus_tf explain runs/voc2012-icasc-0 photo.jpg
   python -m sfocus_tf explain model.keras photos/ 'more/*.png' --class=dog --output=figures
@@ -26,28 +30,41 @@ _EXPORT = """example:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The command-line parser."""
     main_parser = argparse.ArgumentParser(
-        prog="python -m sfocus_tf", description=__doc__, epilog=_FORMS, formatter_class=argparse.RawTextHelpFormatter
+        prog="python -m sfocus_tf",
+        description=__doc__,
+        epilog=f"{_START}\n{_FORMS}",
+        formatter_class=argparse.RawTextHelpFormatter,
     )
-    added = main_parser.add_subparsers(dest="command", required=True, metavar="explain | evaluate | compare | export")
-    _add_explain(_command(added, "explain", "Where a classifier looks: one figure an image.", _EXPLAIN))
-    evaluate = _command(added, "evaluate", "How often it is right, what it confuses, and where it looks.", _EVALUATE)
+    subcommands = main_parser.add_subparsers(
+        dest="command", required=True, metavar="explain | evaluate | compare | export"
+    )
+    _add_explain(_command(subcommands, "explain", "Show where a classifier looks: one figure per image.", _EXPLAIN))
+    evaluate = _command(
+        subcommands, "evaluate", "Measure accuracy, confusions, and where the classifier looks.", _EVALUATE
+    )
     evaluate.add_argument("model", metavar="MODEL")
     evaluate.add_argument(
-        "--output", metavar="FILE", default="evaluation.json", help="all numbers as JSON (%(default)s)"
+        "--output", metavar="FILE", default="evaluation.json", help="file for all numbers, as JSON (%(default)s)"
     )
-    compare = _command(added, "compare", "Two classifiers on the same images, as one HTML page.", _COMPARE)
+    compare = _command(
+        subcommands, "compare", "Compare two classifiers on the same images, as one HTML page.", _COMPARE
+    )
     compare.add_argument("model", metavar="MODEL_A")
     compare.add_argument("model_b", metavar="MODEL_B")
-    compare.add_argument("--names", metavar="A,B", help="what the page calls them; their methods or paths by default")
-    compare.add_argument("--output", metavar="FILE", default="comparison.html", help="the page (%(default)s)")
-    export = _command(added, "export", "A SavedModel for TF Serving: classes, explanations, encoded images.", _EXPORT)
+    compare.add_argument("--names", metavar="A,B", help="names on the page; by default their methods or paths")
+    compare.add_argument("--output", metavar="FILE", default="comparison.html", help="file for the page (%(default)s)")
+    export = _command(
+        subcommands, "export", "Write a SavedModel for TF Serving: classes, explanations, encoded images.", _EXPORT
+    )
     export.add_argument("model", metavar="MODEL")
-    export.add_argument("--output", metavar="FOLDER", default="served/1", help="name and version (%(default)s)")
+    export.add_argument(
+        "--output", metavar="FOLDER", default="served/1", help="folder to write: model name and version (%(default)s)"
+    )
     for command in (evaluate, compare):
-        command.add_argument("--dataset", metavar="NAME", help="as for train.py; as the workdir has it by default")
-        command.add_argument("--data_dir", metavar="FOLDER", help="where the data are; as the workdir has it")
+        command.add_argument("--dataset", metavar="NAME", help="dataset, as in train.py; by default the workdir's")
+        command.add_argument("--data_dir", metavar="FOLDER", help="folder of the dataset; by default the workdir's")
         command.add_argument("--split", default="test", help="train, validation or test (%(default)s)")
         command.add_argument("--faithfulness", action="store_true", help="measure insertion and deletion too (slow)")
     return main_parser
@@ -55,23 +72,28 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_explain(explain: argparse.ArgumentParser) -> None:
     explain.add_argument("model", metavar="MODEL")
-    explain.add_argument("images", metavar="IMAGE", nargs="+", help="files, folders or patterns")
+    explain.add_argument("images", metavar="IMAGE", nargs="+", help="image files, folders or quoted patterns")
     explain.add_argument(
-        "--class", dest="class_name", metavar="NAME", help="class to explain, by name or number; the predicted one"
+        "--class",
+        dest="class_name",
+        metavar="NAME",
+        help="class to explain, by name or number; by default the predicted one",
     )
-    explain.add_argument("--rival", metavar="NAME", help="class to compare it with; the best of the others by default")
+    explain.add_argument("--rival", metavar="NAME", help="class to compare it with; by default the best other one")
     explain.add_argument(
         "--cam",
         metavar="NAME",
-        help="how maps are made: grad_cam (the default), grad_cam_positive,\ngrad_cam_plus_plus, hires_cam or "
-        "layer_cam, or by tf-keras-vis: vis:score_cam, vis:grad_cam_plus_plus, vis:saliency",
+        help="CAM method: grad_cam (the default), grad_cam_positive,\ngrad_cam_plus_plus, hires_cam or "
+        "layer_cam; or from tf-keras-vis:\nvis:score_cam, vis:grad_cam_plus_plus, vis:saliency",
     )
-    explain.add_argument("--output", metavar="FOLDER", default="explanations", help="for the figures (%(default)s)")
+    explain.add_argument(
+        "--output", metavar="FOLDER", default="explanations", help="folder for the figures (%(default)s)"
+    )
 
 
-def _command(added: Any, name: str, text: str, examples: str) -> argparse.ArgumentParser:
-    """A subcommand with the flags that all of them have."""
-    command = added.add_parser(
+def _command(subcommands: Any, name: str, text: str, examples: str) -> argparse.ArgumentParser:
+    """Adds a subcommand with the flags they share."""
+    command = subcommands.add_parser(
         name,
         help=text,
         description=text,
@@ -80,39 +102,40 @@ def _command(added: Any, name: str, text: str, examples: str) -> argparse.Argume
     )
     if name != "export":
         command.add_argument(
-            "--batch_size", type=_positive, default=32, metavar="N", help="images a step (%(default)s)"
+            "--batch_size", type=_positive, default=32, metavar="N", help="images per step (%(default)s)"
         )
-        command.add_argument("--skip_corrupt", action="store_true", help="leave images that cannot be decoded out")
+        command.add_argument("--skip_corrupt", action="store_true", help="skip images that cannot be decoded")
         command.add_argument(
             "--of",
             choices=EXPLAINED,
             default="score",
-            help="what maps explain: the score of each class; relative, that less\nthe mean over the classes, which "
-            "what changes no answer cannot change;\nor contrast, the target's score less the rival's (%(default)s)",
+            help="what maps explain: score, the score of each class; relative, that score\nminus the mean over the "
+            "classes, so that shifts of all scores cancel;\nor contrast, the target's score minus the rival's "
+            "(%(default)s)",
         )
     command.add_argument(
         "--image_size",
         type=_positive,
         metavar="N",
-        help="side in pixels, for a classifier that takes images of any size",
+        help="height and width in pixels, if the classifier takes images of any size",
     )
     command.add_argument(
         "--preprocessing",
         metavar="NAME",
         default="none",
-        help="what a plain classifier expects: none (pixels from 0 to 255),\nunit (0 to 1), tf (-1 to 1), torch or "
-        "caffe, as keras.applications names them" + ("; A,B where two differ" if name == "compare" else ""),
+        help="pixels that a plain Keras classifier expects: none (0 to 255), unit\n(0 to 1), tf (-1 to 1), torch or "
+        "caffe, as in keras.applications (%(default)s)" + ("; A,B if the two differ" if name == "compare" else ""),
     )
     if name in ("explain", "export"):
         command.add_argument(
             "--class_names",
             metavar="FILE",
-            help="names of the classes, a line each; as the workdir has them",
+            help="text file with one class name per line; by default the workdir's names",
         )
         command.add_argument(
             "--multi_label",
             action="store_true",
-            help="images may have several classes, where a plain classifier\ndoes not end in a sigmoid that says so",
+            help="images may have several classes; only for a plain Keras\nclassifier that does not end in a sigmoid",
         )
     return command
 
@@ -124,7 +147,7 @@ def _positive(text: str) -> int:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs a command; what a user can mend is shown as one message, without a traceback."""
+    """Runs a command; errors that a user can fix are shown without a traceback."""
     arguments = parser().parse_args(argv)
     try:
         getattr(commands, arguments.command)(arguments)

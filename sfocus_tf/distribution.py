@@ -1,4 +1,4 @@
-"""Training on several devices and machines: strategies by name, and what Keras 3 lacks for them."""
+"""Training on several devices and machines: strategies by name, agreement between workers, replica means."""
 
 import functools
 import json
@@ -20,17 +20,18 @@ STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu")
 
 
 def strategy(name: str = "auto", devices: Sequence[str] = ()) -> tf.distribute.Strategy:
-    """A strategy by name; to be called before TensorFlow is used for anything else.
+    """Creates a strategy by name. Call it before using TensorFlow for anything else.
 
     Args:
-        name: "one" device; "mirrored", all GPUs of this machine or `devices`; "multi_worker", the processes that
-            TF_CONFIG or a Slurm job names, each with all its GPUs; "tpu", the one that TPU_NAME names or that is local;
-            "auto": multi_worker where there is such a TF_CONFIG or Slurm job, mirrored with several GPUs or `devices`,
+        name: "one" device; "mirrored", all GPUs of this machine or `devices`; "multi_worker", the processes in
+            TF_CONFIG or a Slurm job, each with all its GPUs; "tpu", the TPU in TPU_NAME or the local one; "auto":
+            multi_worker with a TF_CONFIG or Slurm job of several processes, mirrored with several GPUs or `devices`,
             else one.
-        devices: such as `("GPU:0", "GPU:1")`. `("CPU:0", "CPU:1")` divides the processor in two, to try it without.
+        devices: such as `("GPU:0", "GPU:1")`. `("CPU:0", "CPU:1")` splits the processor in two, to try replicas
+            without GPUs.
 
     Raises:
-        ValueError: an unknown name; devices that are not there, or of no use to the strategy; several workers without
+        ValueError: an unknown name; devices that do not exist or that the strategy does not take; multi_worker without
             TF_CONFIG or Slurm.
     """
     if name not in STRATEGIES:
@@ -62,7 +63,7 @@ def strategy(name: str = "auto", devices: Sequence[str] = ()) -> tf.distribute.S
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process is the one that writes files and prints: of several workers, the first."""
+    """Whether this process writes files and prints; of several workers, only the first does."""
     if not several_workers(strategy):
         return True
     resolver = strategy.cluster_resolver
@@ -72,14 +73,14 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 def any_worker(strategy: tf.distribute.Strategy, here: bool) -> bool:
-    """Whether `here` is true on any of the workers; all of them have to ask, at the same step."""
+    """Whether `here` is true on any worker. All workers must call this at the same step."""
     if not several_workers(strategy):
         return here
     return float(_sum_over_replicas(strategy)(tf.constant(float(here)))) > 0
 
 
 def all_agree(strategy: tf.distribute.Strategy, value: str) -> bool:
-    """Whether all workers have the same text; all of them have to ask."""
+    """Whether all workers pass the same text. All workers must call this."""
     if not several_workers(strategy):
         return True
     number = zlib.crc32(value.encode())
@@ -93,7 +94,7 @@ def _sum_over_replicas(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor]
     @tf.function(autograph=False)
     def total(value: tf.Tensor) -> tf.Tensor:
         def of_replica() -> tf.Tensor:
-            on_replica = tf.identity(value)  # without a device of its own it could not be reduced
+            on_replica = tf.identity(value)  # all_reduce needs a tensor on the replica's own device
             return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, on_replica)
 
         return strategy.experimental_local_results(strategy.run(of_replica))[0]
@@ -103,9 +104,9 @@ def _sum_over_replicas(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor]
 
 @contextmanager
 def folder_to_write(strategy: tf.distribute.Strategy, folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """`folder` for the chief, and for other workers a temporary one.
+    """`folder` on the chief, a temporary folder on the other workers.
 
-    All workers take part when a model is saved, as some of its values are summed over them; one of them keeps the file.
+    All workers must save a model, as some of its values are summed over them; only the chief keeps the file.
     """
     if is_chief(strategy):
         yield folder
@@ -115,7 +116,7 @@ def folder_to_write(strategy: tf.distribute.Strategy, folder: pathlib.Path) -> I
 
 
 def _workers() -> int:
-    """How many processes TF_CONFIG names, which a Slurm job's own variables are turned into; 0 where there is none."""
+    """The number of processes in TF_CONFIG, which is set from Slurm's variables if missing; 0 without either."""
     if "TF_CONFIG" not in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         os.environ["TF_CONFIG"] = json.dumps(_from_slurm())
     try:
@@ -126,20 +127,20 @@ def _workers() -> int:
 
 
 def _from_slurm() -> dict[str, Any]:
-    """TF_CONFIG of this task of a Slurm job step.
+    """The TF_CONFIG of this task of a Slurm job step.
 
-    TensorFlow's own resolver sorts hosts by name, while tasks are numbered in Slurm's order; takes GPUs that Slurm has
-    already bound; and has all jobs use one port.
+    TensorFlow's own resolver sorts hosts by name although Slurm does not, reassigns GPUs that Slurm has already bound,
+    and uses the same port for all jobs.
     """
     hosts = slurm_cluster_resolver.expand_hostlist(os.environ["SLURM_STEP_NODELIST"])
     tasks = slurm_cluster_resolver.expand_tasks_per_node(os.environ["SLURM_STEP_TASKS_PER_NODE"])
     port = 10_000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 20_000
-    places = [f"{host}:{port + task}" for host, count in zip(hosts, tasks, strict=True) for task in range(count)]
-    return {"cluster": {"worker": places}, "task": {"type": "worker", "index": int(os.environ["SLURM_PROCID"])}}
+    addresses = [f"{host}:{port + task}" for host, count in zip(hosts, tasks, strict=True) for task in range(count)]
+    return {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": int(os.environ["SLURM_PROCID"])}}
 
 
 def _present(devices: Sequence[str]) -> list[str]:
-    """Checks that there are such devices, and divides the processor where more CPUs are named than there are."""
+    """Checks that the devices exist, after splitting the processor if several CPUs are named."""
     if not devices:
         return []
     names = [device.strip().upper() for device in devices]
@@ -147,42 +148,42 @@ def _present(devices: Sequence[str]) -> list[str]:
     if cpus and max(cpus) > 0:
         parts = [tf.config.LogicalDeviceConfiguration()] * (max(cpus) + 1)
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
-    there = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()]
+    existing = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()]
     for name in names:
-        if name not in there:
-            raise unknown("devices", name, there)
+        if name not in existing:
+            raise unknown("devices", name, existing)
     if len(set(names)) < len(names):
-        raise ValueError(f"devices={','.join(devices)}: each of them once.")
+        raise ValueError(f"devices={','.join(devices)}: name each device once.")
     return names
 
 
 def several_workers(strategy: tf.distribute.Strategy) -> bool:
-    """Whether the strategy spans several processes with MultiWorkerMirroredStrategy."""
+    """Whether the strategy is a MultiWorkerMirroredStrategy over several processes."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and strategy.extended._in_multi_worker_mode()
 
 
 def replica_share(images: tf.Tensor, dtype: str) -> tf.Tensor | float:
-    """How many images this replica has over how many they have on average, a scalar.
+    """The number of images on this replica, divided by the mean number over all replicas; a scalar.
 
-    Each replica takes means over its own images, and gradients are averaged over replicas. Where an incomplete batch
-    is dealt unevenly, what goes into the average has to be multiplied with this to give the mean over all images.
+    Each replica takes means over its own images, and gradients are averaged over replicas. If an incomplete batch is
+    split unevenly, each replica's loss must be multiplied by this for the average to be the mean over all images.
     """
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     if replicas == 1:
         return 1.0
-    here = tf.cast(images, dtype)
-    everywhere = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, here)
-    return here * replicas / everywhere
+    own = tf.cast(images, dtype)
+    total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, own)
+    return own * replicas / total
 
 
 def normalisations(model: keras.Model) -> list[keras.layers.BatchNormalization]:
-    """The model's BatchNormalization layers, those of nested models too."""
+    """The model's BatchNormalization layers, including those of nested models."""
     return [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
 
 
 def has_collectives(model: keras.Model) -> bool:
-    """Whether a call of the model in training communicates between replicas.
+    """Whether a training call of the model communicates between replicas.
 
-    Synchronised BatchNormalization does, under any strategy but the default one.
+    Synchronised BatchNormalization does, under any strategy except the default one.
     """
     return any(layer.synchronized for layer in normalisations(model)) and tf.distribute.has_strategy()

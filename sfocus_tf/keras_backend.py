@@ -1,4 +1,4 @@
-"""Checks that Keras runs on TensorFlow, before anything that needs it is imported."""
+"""Checks that Keras runs on TensorFlow, before anything imports it."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import sys
 
 
 def require_tensorflow() -> None:
-    """Raises an `ImportError` where Keras runs, or would run, on another backend than TensorFlow."""
+    """Raises an `ImportError` if Keras runs, or would run, on a backend other than TensorFlow."""
     name, place = _backend()
     if name != "tensorflow":
         raise ImportError(
@@ -17,7 +17,7 @@ def require_tensorflow() -> None:
 
 
 def _backend() -> tuple[str, str]:
-    """The backend, and what selects it. Keras itself is not imported: with a backend that is missing it cannot be."""
+    """The backend, and what selects it. Does not import Keras, which fails if its backend is not installed."""
     chosen = os.environ.get("KERAS_BACKEND")
     place = f"KERAS_BACKEND={chosen}"
     if not chosen:
@@ -26,10 +26,10 @@ def _backend() -> tuple[str, str]:
         place = str(file)
         try:
             chosen = json.loads(file.read_text()).get("backend")
-        except (OSError, ValueError, AttributeError):  # no such file, or one that Keras does not read either
+        except (OSError, ValueError, AttributeError):  # no such file, or one that Keras ignores too
             chosen = None
     keras = sys.modules.get("keras")
-    if keras and hasattr(keras, "config"):  # imported already, and since then nothing changes its backend
+    if keras and hasattr(keras, "config"):  # already imported: its backend can no longer change
         running = str(keras.config.backend())
         return running, place if running == chosen else "Keras, which was imported before,"
     return chosen or "tensorflow", place

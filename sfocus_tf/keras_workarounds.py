@@ -1,4 +1,4 @@
-"""What Keras 3 lacks for a model with metrics of its own."""
+"""Workarounds for Keras 3: metrics with a direction for callbacks, several workers, seed generators' state in files."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,18 +13,18 @@ _PREFIX = "random_"
 
 
 class MeansOfLosses(compile_utils.MetricsList):
-    """Means that are logged under names of their own, and of which less is better.
+    """Logged means that are better when lower.
 
-    `EarlyStopping`, `ModelCheckpoint` and `ReduceLROnPlateau` look for the direction of what they monitor in such lists
-    only, and ask for `mode=` where they find none.
+    `EarlyStopping`, `ModelCheckpoint` and `ReduceLROnPlateau` look up the direction of a metric in such lists only, and
+    require `mode=` if they find none.
     """
 
     def __init__(self, names: Sequence[str], dtype: str):
-        """Sets up a mean for each name.
+        """Creates a mean for each name.
 
         Args:
-            names: as they are logged.
-            dtype: of the means.
+            names: the log names.
+            dtype: dtype of the means.
         """
         super().__init__([keras.metrics.Mean(name, dtype) for name in names], name="means_of_losses")
         for metric in self.metrics:
@@ -35,16 +35,16 @@ class MeansOfLosses(compile_utils.MetricsList):
         return self.get_result()
 
     def update(self, name: str, value: Any, weight: Any) -> None:
-        """Adds a value, which counts as much as its weight."""
+        """Adds a value with a weight."""
         next(metric for metric in self.metrics if metric.name == name).update_state(value, sample_weight=weight)
 
 
 class ReplicatedModel(keras.Model):
-    """A Keras model that can be trained by several workers, too.
+    """A Keras model that several workers can train.
 
-    Keras 3 fails in two places, which are mended here (Keras issue 20585): it builds a model from the mean of the
-    replicas' first batches, which there is not where they are uneven or on several workers; and with several workers it
-    averages scalar logs along an axis that they lack.
+    Works around two failures of Keras 3 (Keras issue 20585): it builds a model from the mean of the replicas' first
+    batches, which does not exist if they are uneven or on several workers; and with several workers it averages scalar
+    logs along an axis that they lack.
     """
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
@@ -70,23 +70,23 @@ def _of_one_replica(spec: Any) -> tf.TensorSpec:
 
 
 class RandomStateModel(keras.Model):
-    """A model whose files keep the state of its random numbers (dropout's): a loaded one draws what would have come."""
+    """Saves the state of seed generators (as in dropout), which Keras leaves out, so that loaded models continue it."""
 
     def save_own_variables(self, store: Any) -> None:
-        """As every Keras layer's, with the state of the random numbers."""
+        """As `keras.Layer.save_own_variables`, with the state of the seed generators."""
         super().save_own_variables(store)
         for number, state in enumerate(self._random_states()):
             store[f"{_PREFIX}{number}"] = state
 
     def load_own_variables(self, store: Any) -> None:
-        """The counterpart of `save_own_variables`."""
+        """Loads what `save_own_variables` saved."""
         own = [key for key in store.keys() if not key.startswith(_PREFIX)]  # noqa: SIM118 (not a dict)
         super().load_own_variables({key: store[key] for key in own})
         for number, state in enumerate(self._random_states()):
             state.assign(store[f"{_PREFIX}{number}"])
 
     def _random_states(self) -> list[keras.Variable]:
-        """The variables of the seed generators inside, which Keras counts among no layer's weights."""
+        """The variables of the seed generators, which Keras does not include in any layer's weights."""
         others = [*self.weights, *(variable for metric in self.metrics for variable in metric.variables)]
         known = {id(variable) for variable in others}
         return [variable for variable in self.non_trainable_variables if id(variable) not in known]

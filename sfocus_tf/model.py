@@ -16,17 +16,17 @@ from sfocus_tf.keras_workarounds import MeansOfLosses, RandomStateModel, Replica
 from sfocus_tf.losses import SHARES, TERMS, BatchTerms, Objective, Term, batch_terms, former, no_terms, objective
 from sfocus_tf.losses.clock import Clock, TimedModel
 
-# What is logged beside the loss and the user's metrics.
+# Logged in addition to the loss and the user's metrics.
 LOGGED = ("classification_loss", *TERMS, *SHARES)
 
 
 class StepKind(NamedTuple):
-    """What a training step has to compute, by the terms whose weight is not zero.
+    """What a training step must compute, given the terms with a nonzero weight.
 
     Attributes:
         supervised: whether any step has attention terms.
         always: whether all steps have them.
-        inner: whether a term needs the inner layer's attention.
+        inner: whether any term needs attention at the inner layer.
     """
 
     supervised: bool
@@ -35,13 +35,13 @@ class StepKind(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """What a training step computed.
+    """The results of a training step.
 
     Attributes:
         scores: `[batch, classes]`.
-        loss: the classification loss, as Keras computes it on a replica.
+        loss: the classification loss as Keras computes it on a replica.
         terms: the attention terms.
-        gradients: of the trainable variables that the loss depends on, by their number.
+        gradients: gradients of the trainable variables that the loss depends on, by index.
     """
 
     scores: tf.Tensor
@@ -52,18 +52,18 @@ class _Step(NamedTuple):
 
 @keras.saving.register_keras_serializable(package="sfocus_tf")
 class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, RandomStateModel):
-    """Trains a classifier so that its attention to the true class and to its rival part.
+    """Trains a classifier to separate its attention for the true class from that for its rival.
 
     Source: "Sharpen Focus: Learning with Attention Separability and Consistency", ICCV 2019, arXiv 1811.07484. The loss
     of each batch is
 
         L = L_classification + w1 * L_AS(inner) + w2 * L_AS(last) + w3 * L_AC
 
-    with the attention of the labelled class T and of the most confusing class C at two layers; see `sfocus_tf.losses`
-    for the equations and `sfocus_tf.losses.Objective` for the weights and their timing. What the model is called on,
-    and what `predict` gives, are the classifier's scores; `classifier` itself stays an ordinary Keras model that shares
-    its weights. Losses are given to `compile` as objects with `from_logits=True`; a cross-entropy that takes
-    probabilities raises a `ValueError` at the first step.
+    with the attention for the labelled class T and the most confusing class C at two layers; see `sfocus_tf.losses`
+    for the equations and `sfocus_tf.losses.Objective` for the weights and their timing. Calls and `predict` return the
+    classifier's scores (logits); `classifier` itself stays an ordinary Keras model that shares the weights. Pass
+    `compile` losses with `from_logits=True`; a cross-entropy that takes probabilities raises a `ValueError` at the
+    first step.
 
     Example:
         classifier = keras.applications.ResNet50(weights=None, classes=10, classifier_activation=None)
@@ -71,18 +71,21 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
         model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
         model.fit(train, validation_data=validation)
 
-    Logged beside the loss and the user's metrics, in training and validation: `classification_loss` (with the weight
-    regularisation, the loss of plain Keras), `separation_inner`, `separation_last`, `consistency` (before their
-    weights; over the steps that computed them, 0 where none did, as with the inner layer's in training by default), and
-    `dead_target_inner`, `dead_rival_inner`, `dead_target_last`, `dead_rival_last`: the share of images whose map is
-    all zero; `weak_inner`, `weak_last`: the share whose target map is below `minimum_mass`, which count as zero in all
-    terms.
+    Logged in training and validation, in addition to the loss and the user's metrics:
+
+    - `classification_loss`: the loss of plain Keras, including weight regularisation;
+    - `separation_inner`, `separation_last`, `consistency`: the terms before weighting, averaged over the steps that
+      computed them; 0 if none did, as for the inner layer in training by default;
+    - `dead_target_inner`, `dead_rival_inner`, `dead_target_last`, `dead_rival_last`: the share of images whose map is
+      zero everywhere;
+    - `weak_inner`, `weak_last`: the share of images whose target map is below `minimum_mass`; these count as zero in
+      all terms.
 
     Attributes:
         classifier: the wrapped model.
-        objective: how it is trained; `set_term_weight` changes a weight in training.
+        objective: the training objective; `set_term_weight` changes a weight during training.
         inner_layer, last_layer: paths of the two attention layers.
-        multi_label: several classes an image.
+        multi_label: whether images may have several classes.
     """
 
     def __init__(
@@ -99,19 +102,21 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
         """Wraps a classifier.
 
         Args:
-            classifier: a built functional or Sequential model, nested ones too, `[batch, height, width, channels]` ->
+            classifier: a built functional or Sequential model, possibly nested: `[batch, height, width, channels]` ->
                 scores before softmax or sigmoid, `[batch, classes]`.
             objective: a name, or an `Objective`; see `sfocus_tf.objective`.
-            inner_layer: name or path of the inner attention layer; found by itself where `None`.
-            last_layer: name or path of the last attention layer; found by itself where `None`.
-            multi_label: several classes an image (labels are rows of 0 and 1, the loss binary cross-entropy).
+            inner_layer: name or path of the inner attention layer; chosen automatically if `None`.
+            last_layer: name or path of the last attention layer; chosen automatically if `None`.
+            multi_label: whether images may have several classes (labels are rows of 0 and 1, the loss is binary
+                cross-entropy).
             name: name of the model.
-            **kwargs: of `keras.Model`.
+            **kwargs: arguments of `keras.Model`.
 
         Raises:
-            TypeError: the classifier is no functional or Sequential Keras model, or the objective no `Objective`.
-            ValueError: the classifier ends in softmax or sigmoid, or lacks two usable layers; a name that is not
-                known; an objective of relative maps for several labels.
+            TypeError: the classifier is not a functional or Sequential Keras model, or the objective not an
+                `Objective`.
+            ValueError: the classifier ends in softmax or sigmoid, or lacks two usable layers; a name is unknown; or
+                the objective explains relative maps of a multi-label classifier.
         """
         super().__init__(name=name or f"sharpen_focus_{getattr(classifier, 'name', '')}", **kwargs)
         self.objective = _objective(objective)
@@ -120,7 +125,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
         self.classifier = classifier
         self.inner_layer, self.last_layer = attention_layers.find(classifier, inner_layer, last_layer)
         self.multi_label = multi_label
-        # Sums over maps and all that is made of them: float32 at least, float64 for a float64 classifier.
+        # Maps and losses are at least float32, float64 for a float64 classifier.
         self._float = "float64" if classifier.outputs[0].dtype == "float64" else "float32"
         paths = (self.inner_layer, self.last_layer)
         self._extractor = attention.AttentionExtractor(
@@ -140,7 +145,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
         self._means = MeansOfLosses(LOGGED, self._float)
         self._step_kind = StepKind(supervised=True, always=False, inner=True)
         self._chooses_jit = False
-        self._former: dict[str, Any] | None = None  # settings of a former version that can no longer be trained
+        self._former: dict[str, Any] | None = None  # settings of a former version that can no longer train
         self.build(classifier.input_shape)
 
     def _weight_variable(self, key: str, term: Term) -> keras.Variable:
@@ -148,7 +153,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
         return self.add_weight((), initializer, "float32", trainable=False, name=f"{key}_weight")
 
     def build(self, input_shape: Any) -> None:
-        """Nothing to build: the classifier comes built."""
+        """Does nothing: the classifier is already built."""
         self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> tf.Tensor:
@@ -169,12 +174,12 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
     ) -> None:
         """As `keras.Model.compile`.
 
-        "auto" compiles with XLA where plain Keras would, but never a step with attention terms, whose second
-        derivatives were 32 times slower with it on a CPU; `jit_compile=True` is obeyed. The times of the terms do not
-        depend on when a model is compiled, except with `Objective.steps`, which counts the optimizer's.
+        "auto" compiles with XLA where plain Keras would, except steps with attention terms, whose second derivatives
+        were 32 times slower with XLA on a CPU; `jit_compile=True` always compiles. Compiling again does not restart
+        the schedule of the terms, except with `Objective.steps`, which counts the new optimizer's steps.
 
         Raises:
-            ValueError: a metric has the name of a term or of another of the logs.
+            ValueError: a metric has the name of one of the logs above.
         """
         parts = [part for part in self.classifier._flatten_layers() if not isinstance(part, keras.Model)]
         for metric in keras.tree.flatten((metrics, weighted_metrics, [part.metrics for part in parts])):
@@ -190,27 +195,27 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
         )  # fmt: skip
 
     def get_compile_config(self) -> dict[str, Any]:
-        """What `compile_from_config` needs, of a file for instance."""
+        """The config for `compile_from_config`, as saved in a file."""
         config = super().get_compile_config()
         return config | {"jit_compile": "auto"} if config and self._chooses_jit else config
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles the model as `get_compile_config` described it; Keras leaves that to a class with a `compile`."""
+        """Compiles from `get_compile_config`; Keras leaves this to classes that override `compile`."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
     def set_term_weight(self, term: str, weight: float) -> None:
-        """Changes the weight of a term, from the next step on; nothing needs to be compiled again.
+        """Changes the weight of a term from the next step on, without compiling again.
 
-        The weights of the terms are among the model's weights: `load_weights` and `set_weights` bring back those that
-        were saved, and files remember a changed one.
+        Term weights are weights of the model: files keep a changed one, and `load_weights` and `set_weights` restore
+        it.
 
         Args:
             term: one of `TERMS`.
-            weight: its factor in the total loss, not negative.
+            weight: the factor in the total loss, 0 or more.
 
         Raises:
-            ValueError: no such term, or a negative weight.
+            ValueError: an unknown term or a negative weight.
         """
         if term not in TERMS:
             raise unknown("term", term, TERMS)
@@ -223,13 +228,12 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
     def make_train_function(self, force: bool = False) -> Any:
         """As `keras.Model.make_train_function`; called by Keras before training.
 
-        With all weights zero the step has no attention terms, not even ones that are never applied: a graph that
-        contains both kinds of step is optimised differently, and rounds differently in the last bit. Where every step
-        has them there is no plain step beside them, which would cost memory for nothing, and no attention is taken at
-        the inner layer where no term needs it.
+        The graph contains only the kinds of step that the weights need. With all weights zero it has no attention
+        terms: a graph with both kinds of step rounds differently in the last bit. If every step has them, it has no
+        plain step, which would cost memory. Attention at the inner layer is left out if no term needs it.
 
         Raises:
-            ValueError: a model of a former version whose settings can no longer be trained.
+            ValueError: the model is of a former version whose settings can no longer train.
         """
         if self._former is not None:
             raise ValueError(
@@ -239,22 +243,22 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
         kind = self._step_kind_now()
         force = force or kind != self._step_kind
         self._step_kind = kind
-        if kind.supervised and self._chooses_jit:  # a weight may have been zero when the model was compiled
+        if kind.supervised and self._chooses_jit:  # all weights may have been zero at compile time
             self.jit_compile = False
         return super().make_train_function(force)
 
     def _step_kind_now(self) -> StepKind:
-        """What a training step has to compute with the weights as they stand."""
+        """What a training step must compute with the current weights."""
         weights = {key: float(tf.convert_to_tensor(weight)) for key, weight in self._term_weights.items()}
-        counted = [key for key in TERMS if weights[key] > 0]
+        active = [key for key in TERMS if weights[key] > 0]
         return StepKind(
-            supervised=bool(counted),
-            always=any(self.objective.terms[key].always_due for key in counted),
-            inner=counted not in ([], ["separation_last"]),
+            supervised=bool(active),
+            always=any(self.objective.terms[key].always_due for key in active),
+            inner=active not in ([], ["separation_last"]),
         )
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """One step of training: with the attention terms where one is due, else without any work for them."""
+        """One training step; computes the attention terms only if one is due."""
         x, y, sample_weight = self._unpacked(data)
         weights = self._weights_at(tf.cast(self.optimizer.iterations, tf.int64), training=True)
         share = distribution.replica_share(tf.shape(tf.nest.flatten(x)[0])[0], self._float)
@@ -264,7 +268,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
         if not self._step_kind.supervised:
             step = plain()
         elif self._step_kind.always or distribution.has_collectives(self.classifier):
-            # Replicas cannot meet inside a condition: the terms are computed in every step, with weights of 0 at times.
+            # Replicas cannot communicate inside a tf.cond, so compute the terms in every step, at times with weights 0.
             step = attentive()
         else:
             step = tf.cond(attend, attentive, plain)
@@ -274,7 +278,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
         return self._report(x, y, sample_weight, step, weights, taken_at)
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """One step of evaluation: the same losses, with the terms' weights as they stand (warm-up included)."""
+        """One evaluation step: the same losses, with the current weights of the terms (including warmup)."""
         x, y, sample_weight = self._unpacked(data)
         iterations = tf.cast(self.optimizer.iterations, tf.int64) if self.optimizer else tf.constant(2**62, tf.int64)
         extracted = self._extract(x, y, training=False, inner=True)
@@ -285,15 +289,15 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
         return self._report(x, y, sample_weight, _Step(extracted.scores, loss, terms, {}), weights, taken_at)
 
     def _unpacked(self, data: Any) -> tuple[Any, Any, Any]:
-        """Images, labels and weights of a batch, known to be what the losses need."""
+        """Images, labels and sample weights of a batch, after checks of the losses and labels."""
         checks.refuse_probability_loss(self.loss)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if y is None:
-            raise ValueError("y: expected labels, got none. Attention is taken of the labelled class.")
+            raise ValueError("y: expected labels, got none. The attention losses need the labelled class.")
         return x, y, sample_weight
 
     def _extract(self, x: Any, y: Any, training: bool, inner: bool) -> attention.Extracted:
-        """Scores, and attention of the labelled class and its rival, as the objective explains them."""
+        """Scores, and the attention for the labelled class and its rival."""
         choose = functools.partial(
             attention.trained_classes,
             labels=y,
@@ -303,9 +307,9 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
         return self._extractor.extract(x, training, choose, self.objective.of, inner)
 
     def _step(self, x: Any, y: Any, sample_weight: Any, weights: tf.Tensor | None, share: Any) -> _Step:
-        """A forward and a backward pass, with attention terms of these weights; without attention for `None`.
+        """A forward and a backward pass, with attention terms of these weights, or without attention if `None`.
 
-        The loss that is differentiated counts as much as the replica's `share` of the images.
+        The differentiated loss is multiplied by `share`; see `sfocus_tf.distribution.replica_share`.
         """
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         with tf.GradientTape() as tape:
@@ -319,7 +323,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
             total = loss
             if weights is not None:
                 attention_loss = tf.reduce_sum(tf.stack(terms.terms) * weights)
-                # Keras divides what goes through `compile(loss=...)` by the replicas; this does it for the rest.
+                # Keras divides losses of `compile(loss=...)` by the number of replicas; divide this one too.
                 total = loss + tf.cast(attention_loss / replicas, loss.dtype)
             if replicas > 1:
                 total *= tf.cast(share, total.dtype)
@@ -327,24 +331,24 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
         try:
             gradients = tape.gradient(total, self.trainable_variables)
         except derivatives.MISSING as error:
-            if weights is None or not self.objective.second_order:  # plain Keras could not train it either
+            if weights is None or not self.objective.second_order:  # plain Keras cannot train it either
                 raise
             raise derivatives.no_second_derivative(error, self.classifier) from error
-        connected = {str(number): each for number, each in enumerate(gradients) if each is not None}
+        connected = {str(index): gradient for index, gradient in enumerate(gradients) if gradient is not None}
         return _Step(scores, loss, terms, connected)
 
     def _apply(self, gradients: dict[str, tf.Tensor]) -> None:
-        """Applies the gradients of the variables with these numbers."""
+        """Applies gradients to the variables with these indices."""
         if not self.trainable_variables:
-            warnings.warn("The model does not have any trainable weights.", stacklevel=2)  # as plain Keras
+            warnings.warn("The model does not have any trainable weights.", stacklevel=2)  # as in plain Keras
             return
-        # Without any gradient, Keras' own error.
-        pairs = [(gradient, self.trainable_variables[int(number)]) for number, gradient in gradients.items()]
+        # Without any gradient, let Keras raise its own error.
+        pairs = [(gradient, self.trainable_variables[int(index)]) for index, gradient in gradients.items()]
         self.optimizer.apply_gradients(pairs or [(None, variable) for variable in self.trainable_variables])
 
     def _weights_at(self, iterations: tf.Tensor, training: bool) -> tf.Tensor:
-        """The terms' weights at a step, `[3]`, in the order of `TERMS`."""
-        if self._former is not None:  # its terms are none that are here
+        """The weights of the terms at a step, `[3]`, in the order of `TERMS`."""
+        if self._former is not None:  # its terms no longer exist
             return tf.zeros([len(TERMS)], self._float)
         step, steps = self._clock.now(iterations)
         weights = []
@@ -356,8 +360,9 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
     def _report(
         self, x: Any, y: Any, sample_weight: Any, step: _Step, weights: tf.Tensor, taken_at: dict[str, tf.Tensor]
     ) -> dict[str, tf.Tensor]:
-        """Updates the metrics with one batch and returns their results; `taken_at` has 1 for each layer, inner and
-        last, at which attention was taken in this step, else 0.
+        """Updates the metrics with a batch and returns their results.
+
+        `taken_at["inner"]` and `taken_at["last"]` are 1 if this step computed attention at that layer, else 0.
         """
         images = tf.cast(tf.shape(step.scores)[0], self._float)
         classification = tf.cast(step.loss, self._float) * tf.distribute.get_strategy().num_replicas_in_sync
@@ -385,22 +390,22 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
     ) -> None:
         """Writes the classifier and its explanations as a SavedModel for TF Serving; see `sfocus_tf.serving`.
 
-        Encoded images reach the classifier as pixels from 0 to 255. One that was trained on others needs a
-        `keras.layers.Rescaling` inside, or is exported by `python -m sfocus_tf export --preprocessing=...`.
+        The classifier receives encoded images as pixels from 0 to 255. If it was trained on other values, add a
+        `keras.layers.Rescaling`, or export it with `python -m sfocus_tf export --preprocessing=...`.
 
         Args:
             filepath: the folder, such as "served/1".
-            format: "tf_saved_model", or another one of `keras.Model.export`, which then writes the scores only.
-            class_names: one for each class, in the order of the class numbers; the numbers by default.
-            image_size: height and width that encoded images are resized to; by default what the classifier takes.
-            center_crop: share of an encoded image's shorter side that a central square window takes, in (0, 1]; by
-                default the whole image is taken, stretched. As `sfocus_tf.data.load` has it.
-            **kwargs: of `keras.Model.export`, for another format.
+            format: "tf_saved_model", or another format of `keras.Model.export`, which writes only the scores.
+            class_names: one name per class, in order of the class numbers; by default the numbers.
+            image_size: height and width to resize encoded images to; by default the classifier's input size.
+            center_crop: side of a central square crop of encoded images, as a share of their shorter side, in (0, 1];
+                by default the whole image, stretched. As in `sfocus_tf.data.load`.
+            **kwargs: arguments of `keras.Model.export`, for other formats.
 
         Raises:
-            ValueError: not one name for each class, no size for a classifier that takes images of any, another size
-                than it takes, or no share.
-            FileExistsError: there is a file of that name, or a folder that is not empty.
+            ValueError: the number of names is not that of the classes, the image size is missing or not the
+                classifier's, or `center_crop` is out of range.
+            FileExistsError: the path is a file, or a folder that is not empty.
         """
         if format != "tf_saved_model":
             self.classifier.export(filepath, format=format, **kwargs)
@@ -415,10 +420,10 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
         serving.save(extractor, filepath, tuple(str(name) for name in names), size, center_crop)
 
     def around(self, classifier: keras.Model) -> "SharpenFocus":
-        """A classifier that has this one's as a layer, wrapped with the settings of this model.
+        """Wraps a classifier that contains this one's, with the settings of this model.
 
         Args:
-            classifier: a functional or Sequential model.
+            classifier: a functional or Sequential model with `self.classifier` as a layer.
         """
         inner, last = (f"{self.classifier.name}/{path}" for path in (self.inner_layer, self.last_layer))
         model = SharpenFocus(
@@ -428,13 +433,13 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
         return model
 
     def load_own_variables(self, store: Any) -> None:
-        """As every Keras layer's; called by Keras when it loads a file."""
+        """As `keras.Layer.load_own_variables`; called by Keras when it loads a file."""
         super().load_own_variables(store)
-        if self.train_function is not None:  # the weights of the terms may be others now
+        if self.train_function is not None:  # the weights of the terms may have changed
             self.make_train_function()
 
     def get_config(self) -> dict[str, Any]:
-        """What `from_config` needs to build the model again; weights apart."""
+        """The config for `from_config`, without weights."""
         return super().get_config() | (self._former or {"objective": dataclasses.asdict(self.objective)}) | {
             "classifier": keras.saving.serialize_keras_object(self.classifier),
             "inner_layer": self.inner_layer,
@@ -445,7 +450,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "SharpenFocus":
-        """The model that `get_config` described, or that of version 0.1."""
+        """The model of a `get_config`, of this version or version 0.1."""
         config = dict(config)
         classifier = keras.saving.deserialize_keras_object(config.pop("classifier"), custom_objects)
         if not former.is_former(config):
@@ -461,17 +466,17 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
         return model
 
 
-def _objective(given: str | Objective) -> Objective:
-    """An objective given by itself or by its name."""
-    if isinstance(given, str):
-        return objective(given)
-    if not isinstance(given, Objective):
-        raise TypeError(f"objective: expected a name or an Objective, got {type(given).__name__}.")
-    return given
+def _objective(choice: str | Objective) -> Objective:
+    """Looks up an objective that is given by name."""
+    if isinstance(choice, str):
+        return objective(choice)
+    if not isinstance(choice, Objective):
+        raise TypeError(f"objective: expected a name or an Objective, got {type(choice).__name__}.")
+    return choice
 
 
 def _refuse_wrapped(classifier: Any) -> None:
-    """Raises a `TypeError` for a model that is wrapped already, or has one inside."""
+    """Raises a `TypeError` for a model that is or contains a `SharpenFocus`."""
     for path, layer in [("", classifier), *graph.operations(classifier)]:
         if isinstance(layer, SharpenFocus):
             where = f"layer {path!r}" if path else f"{layer.name!r}"

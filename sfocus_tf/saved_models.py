@@ -1,5 +1,6 @@
-"""Loads any saved Keras classifier, ready to be explained and evaluated."""
+"""Loads saved Keras classifiers, wrapped for explanation and evaluation."""
 
+import dataclasses
 import json
 import pathlib
 import zipfile
@@ -13,51 +14,98 @@ from sfocus_tf.classifier import checks, graph
 from sfocus_tf.model import SharpenFocus
 
 
-def load(path: str | pathlib.Path, preprocessing: str = "none", multi_label: bool | None = None) -> SharpenFocus:
-    """A saved classifier, wrapped; whether it was trained with `SharpenFocus` or not.
+@dataclasses.dataclass(frozen=True)
+class SavedModel:
+    """A saved classifier, with the config and class names that `train.py` wrote next to it.
+
+    Attributes:
+        path: as the user gave it.
+        file: the `.keras` file.
+        config: config of the run that trained it; empty if `train.py` did not.
+        class_names: classes of its training data; empty if unknown.
+    """
+
+    path: str
+    file: pathlib.Path
+    config: dict[str, Any]
+    class_names: tuple[str, ...]
+
+    def load(self, preprocessing: str = "none", multi_label: bool | None = None) -> SharpenFocus:
+        """Loads the classifier, wrapped in `SharpenFocus` even if it was trained without.
+
+        Args:
+            preprocessing: preprocessing of pixels in [0, 255] to add before the classifier, one of
+                `sfocus_tf.backbones.PREPROCESSING`. Those from `train.py` already include theirs.
+            multi_label: whether images may have several classes; by default as in training, or for a plain Keras
+                classifier whether it ends in a sigmoid.
+
+        Returns:
+            The model, which maps images with pixels in [0, 255] to logits.
+
+        Raises:
+            ValueError: not a Keras model; a network that cannot be wrapped: subclassed, with several inputs, with fewer
+                than two classes, or not for colour images; or preprocessing for a run of `train.py`.
+        """
+        if preprocessing != "none" and self.config:
+            raise ValueError(
+                f"--preprocessing={preprocessing}: {self.path} is from train.py, whose networks have theirs inside."
+            )
+        what = f"MODEL={self.path!r}"
+        _refuse_damaged(what, self.file)
+        try:
+            model = keras.models.load_model(self.file, compile=False)
+        except Exception as error:  # Keras lets errors from zip, JSON, HDF5 and the layers through
+            reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            raise ValueError(f"{what} cannot be loaded as a Keras model: {reason}") from error
+        try:
+            wrapped = _wrapped(model, multi_label)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{what}: {error}") from error
+        if multi_label not in (None, wrapped.multi_label):
+            raise ValueError(f"{what} was trained with multi_label={wrapped.multi_label}, not {multi_label}.")
+        channels = wrapped.classifier.input_shape[-1]
+        if channels != 3:
+            raise ValueError(f"{what} takes {channels} channel(s): expected 3, in colour.")
+        return wrapped if preprocessing == "none" else _preprocessed(wrapped, preprocessing)
+
+
+def find(path: str | pathlib.Path, argument: str = "MODEL") -> SavedModel:
+    """Finds a saved classifier by its file or its workdir.
 
     Args:
         path: a `.keras` file, or a workdir of `train.py`, whose `last.keras` is taken.
-        preprocessing: what pixels in [0, 255] go through before a classifier that has no preprocessing inside, one of
-            `sfocus_tf.backbones.PREPROCESSING`. Those that `train.py` made have it inside.
-        multi_label: whether its images may have several classes; by default as it was trained, and for a classifier
-            that was not wrapped, whether it ends in a sigmoid.
-
-    Returns:
-        The model; it takes images with pixels in [0, 255] and gives scores before softmax or sigmoid.
+        argument: name of the argument, for error messages.
 
     Raises:
         FileNotFoundError: no such file, or a folder without `last.keras`.
-        ValueError: a file that is no Keras model, or a network that cannot be wrapped: a subclassed one, one with
-            several inputs or without two scores, or one that takes no colour images; preprocessing for a run of
-            `train.py`.
     """
-    file = model_file(path)
-    _refuse_damaged(path, file)
-    try:
-        model = keras.models.load_model(file, compile=False)
-    except Exception as error:  # Keras lets those of zip, JSON and HDF5 files through, and of layers made of them
-        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise ValueError(f"MODEL={str(path)!r} cannot be loaded as a Keras model: {reason}") from error
-    if preprocessing != "none" and (file.parent / "config.json").is_file():
-        raise ValueError(f"--preprocessing={preprocessing}: {path} is of train.py, whose networks have theirs inside.")
-    try:
-        wrapped = _wrapped(model, multi_label)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"MODEL={str(path)!r}: {error}") from error
-    if multi_label not in (None, wrapped.multi_label):
-        raise ValueError(f"MODEL={str(path)!r} was trained with multi_label={wrapped.multi_label}, not {multi_label}.")
-    _refuse_other_than_colour(path, wrapped.classifier)
-    return wrapped if preprocessing == "none" else _preprocessed(wrapped, preprocessing)
+    file = pathlib.Path(path).expanduser()
+    if file.is_dir():
+        file = file / "last.keras"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{argument}={str(path)!r}: {file} does not exist. Expected a .keras file, or a workdir of train.py."
+        )
+    config, about = (_json(file.parent / name) for name in ("config.json", "data.json"))
+    return SavedModel(str(path), file, config, tuple(about.get("class_names", ())))
 
 
-def _refuse_damaged(path: str | pathlib.Path, file: pathlib.Path) -> None:
-    """Raises a `ValueError` for a `.keras` file that is no whole zip archive; Keras would not say so, or not notice."""
+def load(path: str | pathlib.Path, preprocessing: str = "none", multi_label: bool | None = None) -> SharpenFocus:
+    """Loads a saved classifier; see `find` and `SavedModel.load`."""
+    return find(path).load(preprocessing, multi_label)
+
+
+def _json(file: pathlib.Path) -> dict[str, Any]:
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def _refuse_damaged(model: str, file: pathlib.Path) -> None:
+    """Raises a `ValueError` for a damaged `.keras` archive, which Keras reports unclearly or not at all."""
     if file.suffix != ".keras":
         return
-    what = f"MODEL={str(path)!r} cannot be loaded as a Keras model"
+    what = f"{model} cannot be loaded as a Keras model"
     if not zipfile.is_zipfile(file):
-        raise ValueError(f"{what}: it is no zip archive, as .keras files are; it is cut off, or of another kind.")
+        raise ValueError(f"{what}: it is no zip archive, as .keras files are; it is cut off or another kind of file.")
     try:
         with zipfile.ZipFile(file) as archive:
             damaged, names = archive.testzip(), archive.namelist()
@@ -70,7 +118,7 @@ def _refuse_damaged(path: str | pathlib.Path, file: pathlib.Path) -> None:
 
 
 def _wrapped(model: Any, multi_label: bool | None) -> SharpenFocus:
-    """A loaded model as a `SharpenFocus` of its scores; with the settings of one that it is or has inside."""
+    """Wraps a loaded model, keeping the settings of a `SharpenFocus` that it is or contains."""
     if isinstance(model, SharpenFocus):
         return model
     inside = [(path, layer) for path, layer in graph.operations(model) if isinstance(layer, SharpenFocus)]
@@ -83,28 +131,15 @@ def _wrapped(model: Any, multi_label: bool | None) -> SharpenFocus:
     return trained.around(classifier)
 
 
-def _refuse_other_than_colour(path: str | pathlib.Path, classifier: keras.Model) -> None:
-    channels = classifier.input_shape[-1]
-    if channels != 3:
-        raise ValueError(f"MODEL={str(path)!r} takes {channels} channel(s): expected 3, in colour.")
-
-
 def _preprocessed(model: SharpenFocus, preprocessing: str) -> SharpenFocus:
-    """The model with preprocessing before its classifier."""
+    """Adds preprocessing before the model's classifier."""
     inputs = keras.Input(model.classifier.input_shape[1:], name="image")
     outputs = model.classifier(backbones.preprocess(preprocessing, inputs))
     return model.around(keras.Model(inputs, outputs))
 
 
-def class_names(path: str | pathlib.Path, classes: int) -> tuple[str, ...]:
-    """The names that `train.py` left beside a model, or where there are none the numbers of so many classes."""
-    file = model_file(path).parent / "data.json"
-    about: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    return tuple(about.get("class_names", ())) or tuple(str(number) for number in range(classes))
-
-
 def start_from(classifier: keras.Model, path: str | pathlib.Path) -> None:
-    """Copies the weights of a saved classifier into another of the same network, all but those of the last layer.
+    """Copies the weights of a saved classifier into another of the same network, except those of the last layer.
 
     Args:
         classifier: made by `sfocus_tf.backbones.create`; changed in place.
@@ -112,7 +147,7 @@ def start_from(classifier: keras.Model, path: str | pathlib.Path) -> None:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that is no Keras model, or of another network.
+        ValueError: not a Keras model, or another network.
     """
     try:
         saved = load(path).classifier
@@ -125,17 +160,5 @@ def start_from(classifier: keras.Model, path: str | pathlib.Path) -> None:
             f"config.weights={str(path)!r} is another network than {classifier.name}: their layers' weights differ in "
             f"number or shape ({len(theirs)} layers there, {len(ours)} here). Expected the same one, for any classes."
         )
-    for there, here in zip(theirs, ours, strict=True):
-        here.set_weights(there.get_weights())
-
-
-def model_file(path: str | pathlib.Path, argument: str = "MODEL") -> pathlib.Path:
-    """The file of a model given by itself or by its workdir, or a `FileNotFoundError` that names the argument."""
-    file = pathlib.Path(path).expanduser()
-    if file.is_dir():
-        file = file / "last.keras"
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"{argument}={str(path)!r}: {file} does not exist. Expected a .keras file, or a workdir of train.py."
-        )
-    return file
+    for source, target in zip(theirs, ours, strict=True):
+        target.set_weights(source.get_weights())

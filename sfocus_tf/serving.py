@@ -1,14 +1,14 @@
-"""A classifier as a SavedModel that answers which class an image has, what it looked at, and why not the other one.
+"""Exports a classifier and its explanations as a SavedModel for TF Serving.
 
-What is written needs TensorFlow's own operations only, neither this package nor Keras, and has these signatures:
+The SavedModel needs only TensorFlow's own operations, neither this package nor Keras. Its signatures:
 
 - `serving_default`: `images` -> `probabilities`, `logits`, `class_id`, `class_name`;
 - `serving_bytes`: `image_bytes`, encoded JPEG or PNG images -> the same;
-- `explain` and `explain_bytes`: with `class_ids` beside the images (the class to explain of each, or one for all; -1,
-  or none at all in a request over gRPC, for the predicted one) -> the same, with `target_class_id`,
-  `target_class_name`, `rival_class_id`, `rival_class_name`, and for each layer ("inner" and "last") and role ("target"
-  and "rival") `attention_<role>_<layer>` at the images' resolution in [0, 1], `raw_attention_<role>_<layer>` as
-  `SharpenFocus.explain` gives it, and `overlap_<layer>` of both regions (0 where a map is without attention).
+- `explain` and `explain_bytes`: the same inputs and `class_ids` (the class to explain, one per image or one for all;
+  -1 for the predicted class, the default over gRPC) -> the same outputs and `target_class_id`, `target_class_name`,
+  `rival_class_id`, `rival_class_name`; for each layer ("inner" and "last") and role ("target" and "rival")
+  `attention_<role>_<layer>` at the images' resolution, in [0, 1], and `raw_attention_<role>_<layer>` as from
+  `SharpenFocus.explain`; and `overlap_<layer>`, the overlap of both regions (0 if a map has no attention).
 """
 
 import functools
@@ -24,7 +24,7 @@ from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 from sfocus_tf.attention import AttentionExtractor, Classes, named_classes, resize_map
 from sfocus_tf.data.augmentation import central_crop
 
-# More pixels than a camera takes; a few kilobytes of PNG can unpack to gigabytes.
+# Above the resolution of common cameras; a few kilobytes of PNG can unpack to gigabytes.
 MOST_PIXELS = 50_000_000
 _WARM_UP_SIZES = (1, 8)  # images a request
 _REGION = 0.55  # as in `sfocus_tf.evaluation.region_iou`
@@ -37,39 +37,40 @@ def save(
     image_size: tuple[int, int],
     center_crop: float | None = None,
 ) -> pathlib.Path:
-    """Writes a SavedModel; see the module for its signatures.
+    """Writes a SavedModel; its signatures are in the module docstring.
 
     Args:
-        extractor: the classifier and how its attention is taken.
-        path: the folder, such as "served/1"; TF Serving takes the last part of it as the version.
-        class_names: one for each class, in the order of the class numbers.
-        image_size: height and width that encoded images are resized to, in pixels.
-        center_crop: share of the shorter side of an encoded image that a central square window takes, in (0, 1], as
-            `sfocus_tf.data.load` has it; the whole image by default.
+        extractor: the classifier and its attention settings.
+        path: the folder, such as "served/1"; TF Serving uses its last part as the version.
+        class_names: one name per class, in order of the class numbers.
+        image_size: height and width in pixels to resize encoded images to.
+        center_crop: side of a central square crop of encoded images, as a share of their shorter side, in (0, 1], as
+            in `sfocus_tf.data.load`; the whole image by default.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: not one name for each class, a size that the classifier does not take, or no share.
-        FileExistsError: there is a file of that name, or a folder that is not empty.
+        ValueError: the number of names is not that of the classes, the classifier takes another image size, or
+            `center_crop` is out of range.
+        FileExistsError: the path is a file, or a folder that is not empty.
     """
     folder = pathlib.Path(path).expanduser()
     classes = extractor.classifier.output_shape[-1]
     sides = extractor.classifier.input_shape[1:3]
-    if any(side not in (None, given) for side, given in zip(sides, image_size, strict=True)):
+    if any(side not in (None, new) for side, new in zip(sides, image_size, strict=True)):
         raise ValueError(f"image_size={image_size}: the classifier takes images of {sides[0]}x{sides[1]} pixels.")
     if center_crop is not None and not 0 < center_crop <= 1:
         raise ValueError(f"center_crop={center_crop}: expected a share of the shorter side, from 0 to 1.")
     if len(class_names) != classes:
         raise ValueError(f"class_names: expected {classes}, one for each class, got {len(class_names)}.")
     if folder.is_file() or (folder.exists() and any(folder.iterdir())):
-        raise FileExistsError(f"path={str(path)!r} is there already. Give a new version, such as its next number.")
+        raise FileExistsError(f"path={str(path)!r} is there already. Choose a new version, such as the next number.")
     module = tf.Module()
     module.kept = [variable.value for variable in extractor.classifier.variables]
     decode = functools.partial(decode_images, image_size=image_size, center_crop=center_crop)
     signatures = _signatures(extractor, class_names, decode)
-    # Written beside its place and then moved there: a server that watches the folder never sees half of a version.
+    # Written next to its place and then moved there, so that a server never loads half of a version.
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=folder.parent) as temporary:
         written = pathlib.Path(temporary) / "model"
@@ -80,23 +81,23 @@ def save(
 
 
 def decode_images(image_bytes: tf.Tensor, image_size: tuple[int, int], center_crop: float | None = None) -> tf.Tensor:
-    """Encoded images as a classifier takes them.
+    """Decodes and resizes images for a classifier.
 
     Args:
-        image_bytes: `[batch]` strings, JPEG (grey and CMYK ones too) or PNG (of 16 bits, grey, with palette or alpha
-            too).
+        image_bytes: `[batch]` strings, JPEG (including grey and CMYK) or PNG (including 16 bits, grey, palette and
+            alpha).
         image_size: height and width of the result.
-        center_crop: as for `save`.
+        center_crop: as in `save`.
 
     Returns:
         `[batch, *image_size, 3]` float32 in [0, 255].
 
     Raises:
-        tf.errors.InvalidArgumentError: a string that is no JPEG or PNG image, a damaged one, or one of more than
-            `MOST_PIXELS` pixels. The whole batch fails.
+        tf.errors.InvalidArgumentError: one is not a JPEG or PNG image, is damaged, or has more than `MOST_PIXELS`
+            pixels. The whole batch fails.
     """
     shape = tf.TensorSpec([*image_size, 3], tf.float32)
-    # Few at a time, as each may unpack to a hundred megabytes.
+    # Few at a time: each may unpack to a hundred megabytes.
     return tf.map_fn(
         lambda data: _decode(data, image_size, center_crop),
         image_bytes,
@@ -108,7 +109,7 @@ def decode_images(image_bytes: tf.Tensor, image_size: tuple[int, int], center_cr
 def _decode(data: tf.Tensor, image_size: tuple[int, int], center_crop: float | None) -> tf.Tensor:
     start = tf.strings.substr(tf.strings.join([tf.strings.substr(data, 0, 24), bytes(24)]), 0, 24)
     is_jpeg = tf.equal(tf.strings.substr(start, 0, 3), b"\xff\xd8\xff")
-    # A PNG begins with its header, whose sides stand in bytes 16 to 23.
+    # A PNG begins with its header, with width and height in bytes 16 to 23.
     is_png = tf.equal(tf.strings.substr(start, 0, 16), b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR")
     known = tf.Assert(is_jpeg | is_png, ["not a JPEG or PNG image"])
     with tf.control_dependencies([known]):
@@ -141,16 +142,16 @@ def _signatures(
     bytes_spec = tf.TensorSpec([None], tf.string, "image_bytes")
     ids_spec = tf.TensorSpec([None], tf.int32, "class_ids")
     names = np.array([name.encode() for name in class_names])
-    predicted = tf.constant([-1])  # TF Serving fills it in where a request has no class_ids
+    predicted = tf.constant([-1])  # TF Serving fills it in if a request has no class_ids
 
-    # The network is in the file once; what a signature does not give is left out when it runs.
+    # All signatures share one function, so that the file has the network once; unused outputs are pruned when it runs.
     @tf.function(input_signature=[images_spec, ids_spec], autograph=False)
     def everything(images: tf.Tensor, class_ids: tf.Tensor = predicted) -> dict[str, tf.Tensor]:
         return _explained(extractor, tf.constant(names), images, class_ids)
 
     def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        found = everything(images, predicted)
-        return {key: found[key] for key in ("probabilities", "logits", "class_id", "class_name")}
+        outputs = everything(images, predicted)
+        return {key: outputs[key] for key in ("probabilities", "logits", "class_id", "class_name")}
 
     def answer_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         return answer(decode(image_bytes))
@@ -173,7 +174,7 @@ def _signatures(
 def _explained(
     extractor: AttentionExtractor, names: tf.Tensor, images: tf.Tensor, class_ids: tf.Tensor
 ) -> dict[str, tf.Tensor]:
-    """Every output of `explain`."""
+    """All outputs of `explain`."""
     classes = extractor.classifier.output_shape[-1]
     valid = tf.reduce_all((class_ids >= -1) & (class_ids < classes))
     checks = [
@@ -211,7 +212,7 @@ def _explained(
 
 
 def _overlap(target: tf.Tensor, rival: tf.Tensor) -> tf.Tensor:
-    """`sfocus_tf.evaluation.region_iou` in a graph; 0 where it is not defined."""
+    """`sfocus_tf.evaluation.region_iou` in a graph; 0 if undefined."""
 
     def region(map_: tf.Tensor) -> tf.Tensor:
         peak = tf.reduce_max(map_, axis=(1, 2), keepdims=True)
@@ -223,7 +224,7 @@ def _overlap(target: tf.Tensor, rival: tf.Tensor) -> tf.Tensor:
 
 
 def _write_warm_up(folder: pathlib.Path, name: str, image_size: tuple[int, int], channels: int) -> None:
-    """One request a signature and batch size, which TF Serving sends to itself before it takes others.
+    """Writes warmup requests, one per signature and batch size, which TF Serving runs before it accepts others.
 
     See "SavedModel Warmup" in TF Serving's documentation.
     """

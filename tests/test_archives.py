@@ -87,6 +87,16 @@ def test_cub_with_numbers_that_are_none(box, tmp_path):
         data.load("cub200", "train", data_dir=tmp_path)
 
 
+def test_cub_with_a_split_that_is_none(tmp_path):
+    """Neither 1 nor 0: it would have counted as a test image."""
+    archives.cub(tmp_path)
+    file = tmp_path / "CUB_200_2011" / "train_test_split.txt"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([lines[0].rsplit(" ", 1)[0] + " 2", *lines[1:]]) + "\n")
+    with pytest.raises(ValueError, match="train_test_split.txt gives image .* the split '2': expected 1 to train"):
+        data.load("cub200", "test", data_dir=tmp_path)
+
+
 def test_archives_of_which_a_part_is_missing(tmp_path):
     """What is missing is named, and nothing is downloaded in its place."""
     for name, make, missing in (

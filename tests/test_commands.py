@@ -171,7 +171,10 @@ def test_wrong_input_is_told_in_one_line(stranger, tmp_path):
             ["explain", model, str(root / "data"), "--cam=vis:saliency", "--of=relative"],
             "expected --cam to be one of grad",
         ),
-        (["evaluate", several, "--dataset=folder", "--data_dir=none", "--of=relative"], "got MODEL=.*, one of several"),
+        (
+            ["evaluate", several, "--dataset=folder", "--data_dir=none", "--of=relative"],
+            "got MODEL=.*, a multi-label one",
+        ),
         (["evaluate", model], "--dataset is not set"),
         (["evaluate", model, "--dataset=folder", f"--data_dir={tmp_path}", "--preprocessing=tt"], "'tf'"),
         (["compare", model, model, "--names=one", "--dataset=folder"], "--names='one': expected two different names"),

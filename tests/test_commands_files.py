@@ -9,6 +9,7 @@ import PIL.Image
 import pytest
 
 from sfocus_tf import commands
+from sfocus_tf.data.patterns import images_named
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def files(*given):
-    found = commands._files(list(given), leave_out=pathlib.Path("set/out").resolve())
+    found = images_named(list(given), leave_out=pathlib.Path("set/out").resolve())
     return [str(path) for path in found]
 
 
@@ -41,7 +42,7 @@ def test_a_folder_stands_for_its_images(folder):
     assert files("set") == ALL
     assert files("set/x.jpg") == ["set/x.jpg/d.jpg"]
     os.chdir(folder)
-    assert [str(path) for path in commands._files(["."], leave_out=folder / "out")] == [name[4:] for name in ALL]
+    assert [str(path) for path in images_named(["."], leave_out=folder / "out")] == [name[4:] for name in ALL]
 
 
 def test_what_the_user_names_is_taken(folder):
@@ -77,7 +78,7 @@ def test_names_that_are_not_utf8_are_shown(given, folder):
 
 
 def class_names(path, classes):
-    return commands._class_names(argparse.Namespace(class_names=str(path), model="unused"), classes)
+    return commands._class_names(argparse.Namespace(class_names=str(path)), None, classes)
 
 
 @pytest.mark.parametrize("content", [b"\xef\xbb\xbfcat\r\ndog\r\n\r\n", b"cat\ndog", b"cat\ndog\n\n \n", b"cat\rdog\r"])

@@ -97,7 +97,7 @@ def test_two_runs_on_two_devices_are_the_same_to_the_bit(tmp_path):
     folders = [tmp_path / "one", tmp_path / "other"]
     runs = [python("train", *settings(folder, "--devices=CPU:0,CPU:1", "--epochs=2")) for folder in folders]
     for printed in finished(runs):
-        assert "2 replicas on 1 worker(s); 4 images a batch, 2 a replica; learning rate 0.005" in printed
+        assert "2 replicas on 1 worker(s); 4 images per batch, 2 per replica; learning rate 0.005" in printed
     one, other = (keras.models.load_model(folder / "last.keras").get_weights() for folder in folders)
     for mine, theirs in zip(one, other, strict=True):
         np.testing.assert_array_equal(mine, theirs)
@@ -111,7 +111,7 @@ def test_train_with_two_workers_stops_together_and_goes_on(tmp_path):
     one = python("train", *flags, cluster=first)
     other = python("tests.faulty_train", "sigterm", "1", "2", *flags, cluster=second)
     for printed in finished([one, other], code=75):
-        assert "saved after step 10 of epoch 2. The same command goes on" in printed
+        assert "saved after step 10 of epoch 2. Run the same command again" in printed
     assert checkpoints.position(workdir / "last.keras")[:2] == (1, 10)
     printed = finished([python("train", *flags, cluster=cluster) for cluster in clusters(2)])
     assert "accuracy" in printed[0] and "accuracy" not in printed[1], "the chief alone reports"
@@ -132,7 +132,7 @@ def test_a_worker_that_is_killed_ends_the_others_with_a_message(tmp_path):
     other.kill()
     killed = time.monotonic()
     (printed,) = finished([one], code=69)
-    assert time.monotonic() - killed < 60 and "another worker is gone" in printed
+    assert time.monotonic() - killed < 60 and "another worker was lost" in printed
     other.communicate()
 
 

@@ -32,7 +32,7 @@ def test_one_device_is_no_strategy_at_all():
     [
         ("miror", [], "strategy='miror' is not known. Did you mean 'mirrored'"),
         ("mirrored", ["GPU:0", "GPU:1"], "devices='GPU:0' is not known. Did you mean 'CPU:0'"),
-        ("mirrored", ["CPU:0", "CPU:0"], "devices=CPU:0,CPU:0: each of them once"),
+        ("mirrored", ["CPU:0", "CPU:0"], "devices=CPU:0,CPU:0: name each device once"),
         ("multi_worker", ["CPU:0"], "strategy=multi_worker takes all devices"),
         ("multi_worker", [], "expected TF_CONFIG in the environment, or a Slurm job"),
     ],

@@ -80,7 +80,7 @@ def test_loads_ours_and_plain_ones(tmp_path):
     loaded = saved_models.load(tmp_path / "plain.keras")
     assert loaded.multi_label and loaded.num_classes == 3
     assert not saved_models.load(tmp_path / "plain.keras", multi_label=False).multi_label
-    assert saved_models.class_names(tmp_path / "plain.keras", 3) == ("0", "1", "2")
+    assert saved_models.find(tmp_path / "plain.keras").class_names == ()
 
 
 def test_preprocessing_is_not_done_twice_and_grey_networks_are_told(tmp_path):

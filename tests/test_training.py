@@ -123,7 +123,7 @@ def test_killed_then_stopped_in_mid_epoch_and_run_again_gives_the_same_bits(fini
     assert not (workdir / "results.json").exists()
     (workdir / "new.keras").write_bytes(b"half a file")
     done = run_with(("sigterm", "3", "1"), small, workdir)
-    assert done.returncode == 75 and "saved after step 2 of epoch 4. The same command goes on" in done.stderr
+    assert done.returncode == 75 and "saved after step 2 of epoch 4. Run the same command again" in done.stderr
     assert checkpoints.position(workdir / "last.keras")[:2] == (3, 2)
     run(small, workdir)
     for one, other in zip(weights(finished[0]), weights(workdir), strict=True):
@@ -159,12 +159,12 @@ def test_another_config_in_the_same_workdir_is_refused(finished, small):
 
 def test_an_objective_that_changed_since_is_another_config(tmp_path, monkeypatch):
     config = common.get_config()
-    prepare(config_module.resolve(config).identity(), tmp_path)
+    prepare(tmp_path, config_module.resolve(config).identity())
     (tmp_path / "last.keras").touch()
-    prepare(config_module.resolve(config).identity(), tmp_path)
+    prepare(tmp_path, config_module.resolve(config).identity())
     monkeypatch.setitem(losses.OBJECTIVES, "default", sf.Objective(last=sf.Term(2.0)))
     with pytest.raises(WorkdirError, match="objective.last.weight: 0.3 there, 2.0 now"):
-        prepare(config_module.resolve(config).identity(), tmp_path)
+        prepare(tmp_path, config_module.resolve(config).identity())
 
 
 @pytest.mark.parametrize("name", config_module.OPTIMIZERS)

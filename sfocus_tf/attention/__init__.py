@@ -1,4 +1,4 @@
-"""Attention maps: how one is made, of which classes, and of which layers of a classifier."""
+"""Attention maps of a classifier: CAM methods, choice of classes, extraction and explanations."""
 
 from sfocus_tf.attention.cam import CAMS, LINEAR, Attention, check_cam, class_activation, opposite, weighted
 from sfocus_tf.attention.classes import (

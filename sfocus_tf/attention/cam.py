@@ -1,9 +1,9 @@
-"""Attention maps of given classes, the soft mask made from one, and which classes to look at.
+"""CAM methods: attention maps from the feature maps of a layer and the gradients of a class's score.
 
-Pure functions of tensors. Source: "Sharpen Focus: Learning with Attention Separability and Consistency", ICCV 2019,
-arXiv 1811.07484, whose maps are those of Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391).
+Pure functions of tensors. Training uses Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391), as in "Sharpen Focus:
+Learning with Attention Separability and Consistency", ICCV 2019, arXiv 1811.07484.
 
-All sums and divisions are in float32 (or float64 where that came in), whatever the precision policy.
+All sums and divisions are in float32 (float64 for float64 inputs), whatever the precision policy.
 """
 
 from typing import NamedTuple
@@ -14,14 +14,14 @@ from sfocus_tf.errors import unknown
 
 
 class Attention(NamedTuple):
-    """The attention of one class at one layer.
+    """The attention for one class at one layer.
 
     Attributes:
-        map: `A = ReLU(E)`, `[batch, height, width]`, not negative and not normalised.
-        evidence: `E = sum_k alpha_k * F_k`, of the same shape, below 0 where the features speak against the class.
-        capacity: `[batch]`, what the map would sum to if no channel's evidence cancelled another's, ignoring sign:
-            `sum over i,j,k of |alpha_k * F_k[i,j]|`. A scale of the image's own to measure `map` against;
-            no gradient flows through it.
+        map: `A = ReLU(E)`, `[batch, height, width]`, 0 or more, not normalised.
+        evidence: `E = sum_k alpha_k * F_k`, of the same shape, negative where the features are evidence against the
+            class.
+        capacity: `[batch]`, the sum of absolute evidence, `sum over i,j,k of |alpha_k * F_k[i,j]|`. A per-image
+            scale to compare `map` with; no gradient flows through it.
     """
 
     map: tf.Tensor
@@ -35,26 +35,26 @@ def grad_cam(features: tf.Tensor, gradients: tf.Tensor) -> Attention:
 
 
 def grad_cam_positive(features: tf.Tensor, gradients: tf.Tensor) -> Attention:
-    """`alpha` is the mean of `ReLU(g)` over positions, as the public reproduction of the paper has it."""
+    """`alpha` is the mean of `ReLU(g)` over positions, as in the public reproduction of the paper."""
     return weighted(features, tf.reduce_mean(tf.nn.relu(gradients), axis=(1, 2)))
 
 
 def grad_cam_plus_plus(features: tf.Tensor, gradients: tf.Tensor) -> Attention:
     """`alpha` is the sum of `ReLU(g) * g^2 / (2 g^2 + g^3 * sum F)` over positions.
 
-    Chattopadhay et al., WACV 2018, arXiv 1710.11063, equations 10, 11 and 19, without the factor `exp(Y)`, which scales
-    a whole map.
+    Chattopadhay et al., WACV 2018, arXiv 1710.11063, equations 10, 11 and 19, without the factor `exp(Y)`, which only
+    scales the map.
     """
     positive = tf.nn.relu(gradients)
-    # Only positions with g > 0 count, so g^2 cancels: no underflow, and nothing to divide by near zero.
+    # Only positions with g > 0 count, so cancel g^2, to avoid underflow and division by almost zero.
     mass = tf.nn.relu(tf.reduce_sum(features, axis=(1, 2), keepdims=True))
     return weighted(features, tf.reduce_sum(positive / (2.0 + mass * positive), axis=(1, 2)))
 
 
 def hires_cam(features: tf.Tensor, gradients: tf.Tensor) -> Attention:
-    """`alpha` is `g` at each position: what each position adds to the score, to first order.
+    """`alpha` is `g` at each position: the contribution of each position to the score, to first order.
 
-    HiResCAM, Draelos and Carin 2020, arXiv 2011.08891. The same as Grad-CAM at the last layer of a network that ends in
+    HiResCAM, Draelos and Carin 2020, arXiv 2011.08891. Equal to Grad-CAM at the last layer of a network that ends in
     average pooling and one dense layer.
     """
     return _summed(gradients * features)
@@ -70,24 +70,24 @@ _CAMS = {function.__name__: function for function in (
 )}  # fmt: skip
 CAMS = tuple(_CAMS)
 
-# Those whose evidence is linear in the score: the evidence of a difference of scores is the difference of the evidence.
+# CAMs whose evidence is linear in the score: a difference of scores has the difference of their evidence.
 LINEAR = ("grad_cam", "hires_cam")
 
 
 def check_cam(cam: str) -> str:
-    """Returns `cam`, or raises a `ValueError` with the nearest of `CAMS`."""
+    """Returns `cam`; raises a `ValueError` with the nearest of `CAMS` if it is unknown."""
     if cam not in CAMS:
         raise unknown("cam", cam, CAMS)
     return cam
 
 
 def class_activation(features: tf.Tensor, gradients: tf.Tensor, cam: str = "grad_cam") -> Attention:
-    """The attention `A = ReLU(sum_k alpha_k * F_k)` of one class.
+    """The attention map `A = ReLU(sum_k alpha_k * F_k)` for one class.
 
     Args:
-        features: `F`, feature maps after their activation, `[batch, height, width, channels]`, any float type.
+        features: `F`, activated feature maps, `[batch, height, width, channels]`, any float type.
         gradients: `g = dY/dF` of one class's score, of the same shape.
-        cam: how `alpha` is made, one of `CAMS`; see the functions of these names.
+        cam: the CAM method, which defines `alpha`; one of `CAMS`, see the functions of these names.
 
     Returns:
         The map, its evidence and its capacity. Differentiable with respect to both arguments.
@@ -99,7 +99,7 @@ def class_activation(features: tf.Tensor, gradients: tf.Tensor, cam: str = "grad
 
 
 def weighted(features: tf.Tensor, alpha: tf.Tensor) -> Attention:
-    """The attention map `A = ReLU(sum_k alpha_k * F_k)` of given channel weights.
+    """The attention map `A = ReLU(sum_k alpha_k * F_k)` for given channel weights.
 
     Args:
         features: `F`, `[batch, height, width, channels]`, any float type.
@@ -115,12 +115,12 @@ def weighted(features: tf.Tensor, alpha: tf.Tensor) -> Attention:
 
 
 def opposite(attended: Attention) -> Attention:
-    """The attention of minus the score, for a `cam` of `LINEAR`; of the same shapes."""
+    """The attention for the negated score, for a `cam` in `LINEAR`; same shapes."""
     return Attention(tf.nn.relu(-attended.evidence), -attended.evidence, attended.capacity)
 
 
 def _summed(evidence: tf.Tensor) -> Attention:
-    """The attention from the evidence of each channel at each position."""
+    """The attention from `[batch, height, width, channels]` evidence per channel."""
     total = tf.reduce_sum(evidence, axis=-1)
     capacity = tf.reduce_sum(tf.abs(evidence), axis=(1, 2, 3))
     return Attention(tf.nn.relu(total), total, tf.stop_gradient(capacity))

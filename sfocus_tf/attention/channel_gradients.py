@@ -1,10 +1,10 @@
-"""Gradients of a score summed over the positions of a feature map, without the gradient at each position.
+"""Computes the gradient of a score, summed over the positions of a feature map, without the gradient at each position.
 
-Grad-CAM's channel weights are means over positions of `dY/dF`. Their sum is the derivative with respect to a number
-added to a whole channel of `F`, and what such a number does to the layers that read `F` is known beforehand: a pooling
-passes it on, and a convolution multiplies it with the sum of those taps that lie inside the image. So the backward
-pass can end at the readers' outputs, which are often a quarter as large; where a network ends in pooling and one dense
-layer nothing is left of it but a row of the dense layer's kernel.
+Grad-CAM's channel weights are means over positions of `dY/dF`. Their sum is the derivative with respect to a constant
+added to a whole channel of `F`, and the effect of such a constant on the layers that read `F` has a closed form: a
+pooling passes it on, and a convolution multiplies it by the sum of the taps that lie inside the image. So the backward
+pass can end at the readers' outputs, which are often a quarter as large; in a network that ends in pooling and one
+dense layer, only a row of the dense layer's kernel is left of it.
 """
 
 from typing import Any
@@ -22,20 +22,20 @@ _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 
 
 def readers(classifier: keras.Model, paths: tuple[str, ...]) -> dict[str, frozenset[str]]:
-    """The layers that read each feature map, where all of them are such as this module knows.
+    """The layers that read each feature map, if this module supports all of them.
 
-    To be called before the classifier is trained: it is run once on symbolic images.
+    Call it before training the classifier: it runs the classifier once on symbolic images.
 
     Args:
-        classifier: a model that `sfocus_tf.classifiers.check` accepts.
-        paths: of the layers that give the feature maps.
+        classifier: a model that `sfocus_tf.classifier.checks.check` accepts.
+        paths: paths of the layers that output the feature maps.
 
     Returns:
-        The readers' paths, by feature map; none for a map with another reader.
+        The paths of the readers, by feature map; empty for a map with an unsupported reader.
     """
     steps, _, result = graph.steps(classifier)
     times_run = [step.path for step in steps]
-    found = {}
+    by_map = {}
     for path in paths:
         outputs = [step.output for step in steps if step.path == path]
         reading = [step for step in steps if any(tensor is outputs[-1] for tensor in step.inputs)]
@@ -43,17 +43,17 @@ def readers(classifier: keras.Model, paths: tuple[str, ...]) -> dict[str, frozen
         known = all(
             len(step.inputs) == 1 and _is_known(step.layer) and times_run.count(step.path) == 1 for step in reading
         )
-        found[path] = frozenset(step.path for step in reading) if alone and known else frozenset()
-    return found
+        by_map[path] = frozenset(step.path for step in reading) if alone and known else frozenset()
+    return by_map
 
 
 def still_readers(classifier: keras.Model, paths: frozenset[str]) -> frozenset[str]:
-    """The readers that `readers` found, or none where one has since become another than this module knows."""
+    """The result of `readers` for one map; empty if a reader has since changed into an unsupported one."""
     return paths if all(_is_known(_at(classifier, path)) for path in paths) else frozenset()
 
 
 def _at(classifier: keras.Model, path: str) -> Any:
-    """The layer at a path."""
+    """The layer with a path."""
     layer: Any = classifier
     for name in path.split("/"):
         layer = layer.get_layer(name)
@@ -61,7 +61,7 @@ def _at(classifier: keras.Model, path: str) -> Any:
 
 
 def _is_known(layer: Any) -> bool:
-    if getattr(layer, "quantization_mode", None) is not None:  # its kernel is in other units
+    if getattr(layer, "quantization_mode", None) is not None:  # its kernel is scaled
         return False
     if type(layer) in _CONVOLUTIONS:
         ungrouped = getattr(layer, "groups", 1) == 1 or isinstance(layer, keras.layers.DepthwiseConv2D)
@@ -71,10 +71,10 @@ def _is_known(layer: Any) -> bool:
 
 
 def summed(layer: Any, features: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
-    """A reader's part of `sum over i,j of dY/dF[i,j]`.
+    """The contribution of one reader to `sum over i,j of dY/dF[i,j]`.
 
     Args:
-        layer: a reader that `readers` found.
+        layer: a layer whose path `readers` returned.
         features: `F`, its input, `[batch, height, width, channels]`, any float type.
         gradient: `dY/dz` at its output `z`, of the output's shape.
 
@@ -98,7 +98,7 @@ def summed(layer: Any, features: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
 
 
 def _inside(old: tf.Tensor, new: tf.Tensor, axis: int, layer: Any, dtype: tf.DType) -> tf.Tensor:
-    """`[new, taps]`, 1 where a tap of a convolution lies inside the image at that output position, else 0."""
+    """`[new, taps]`, 1 if a tap of a convolution lies inside the image at that output position, else 0."""
     taps, stride, dilation = (getattr(layer, key)[axis] for key in ("kernel_size", "strides", "dilation_rate"))
     before = 0
     if layer.padding == "same":

@@ -1,4 +1,4 @@
-"""The two classes that attention is taken of: the target and its most confusing rival."""
+"""Chooses the two classes to compute attention for: the target and its most confusing rival."""
 
 from typing import NamedTuple
 
@@ -6,12 +6,12 @@ import tensorflow as tf
 
 
 class Classes(NamedTuple):
-    """Which classes the attention is taken of.
+    """The classes to compute attention for.
 
     Attributes:
         target: `[batch]` int32, the true class T.
         rival: `[batch]` int32, the most confusing class C.
-        valid: `[batch]` bool, false where an image has no target or no rival (multi-label only).
+        valid: `[batch]` bool, false if an image has no target or no rival (multi-label), or no label (`ignore_class`).
     """
 
     target: tf.Tensor
@@ -24,24 +24,24 @@ def labelled_classes(
 ) -> Classes:
     """The target and the most confusing class of each image, from its label.
 
-    Single-label: T is the label (of a one-hot, smoothed or mixed label, the class with most of it) and C the other
-    class with the highest score. Multi-label: T is the present class with the highest score, C the absent one.
+    Single-label: T is the label (the largest entry of a one-hot, smoothed or mixed label), C the other class with the
+    highest score. Multi-label: T is the present class with the highest score, C the absent one with the highest score.
 
     Args:
         scores: `[batch, classes]`, before softmax or sigmoid.
-        labels: class numbers, `[batch]` or `[batch, 1]`, or a row for each image, `[batch, classes]`.
-        multi_label: whether an image may have several classes; labels above 0.5 are present; NaN leaves a class
-            out.
-        ignore_class: a class number that says "no label", as Keras' sparse cross-entropy takes it; the target of such
-            an image is the predicted class, and it is not valid.
+        labels: class numbers, `[batch]` or `[batch, 1]`, or one row per image, `[batch, classes]`.
+        multi_label: whether images may have several classes; classes with labels above 0.5 are present, NaN ignores a
+            class.
+        ignore_class: a class number that means "no label", as in Keras' sparse cross-entropy; the target of such an
+            image is the predicted class, and the image is not valid.
 
     Returns:
-        Class numbers and which images have both.
+        The classes; images without both are not valid.
 
     Raises:
-        ValueError: labels of another shape.
-        tf.errors.InvalidArgumentError: a class number outside [0, classes), or without `multi_label` a row with several
-            classes above 0.5 (not checked under XLA).
+        ValueError: the labels have another shape.
+        tf.errors.InvalidArgumentError: a class number is outside [0, classes), or without `multi_label` a row has
+            several classes above 0.5 (not checked under XLA).
     """
     if multi_label:
         labels = tf.convert_to_tensor(labels)
@@ -59,7 +59,7 @@ def labelled_classes(
 
 
 def _without_ignored(scores: tf.Tensor, labels: tf.Tensor, ignore_class: int | None) -> tuple[tf.Tensor, tf.Tensor]:
-    """Labels with the predicted class in place of `ignore_class`, and which images have a label, `[batch]` bool."""
+    """Labels with `ignore_class` replaced by the predicted class, and which images have a label, `[batch]` bool."""
     if ignore_class is None or (labels.shape.rank == 2 and labels.shape[-1] == scores.shape[-1]):
         return labels, tf.ones(tf.shape(labels)[:1], tf.bool)
     numbers = tf.reshape(labels, [-1])
@@ -71,9 +71,9 @@ def _without_ignored(scores: tf.Tensor, labels: tf.Tensor, ignore_class: int | N
 def trained_classes(
     scores: tf.Tensor, labels: tf.Tensor, multi_label: bool = False, ignore_class: int | None = None
 ) -> Classes:
-    """`labelled_classes`, with the predicted classes for images of several labels that lack one of the two.
+    """As `labelled_classes`, with the predicted classes for multi-label images without both classes.
 
-    Those are not valid, and count for no loss; they are explained all the same.
+    These images are not valid and do not count in the losses, but have an explanation.
     """
     labelled = labelled_classes(scores, labels, multi_label, ignore_class)
     if not multi_label:
@@ -84,30 +84,30 @@ def trained_classes(
 
 
 def named_classes(scores: tf.Tensor, target_ids: tf.Tensor, rival_ids: tf.Tensor, multi_label: bool = False) -> Classes:
-    """Classes by their numbers, each `[batch]` int32; below 0 they are chosen by the scores.
+    """Classes by number, `[batch]` int32; negative numbers choose by score.
 
-    Without a target both are the predicted ones; a rival that is not named, or is the target itself, is the best of the
-    other classes.
+    Without a target, both are the predicted classes. Without a rival, or if it equals the target, the rival is the
+    best of the other classes.
     """
     predicted = predicted_classes(scores, multi_label)
     target = tf.where(target_ids < 0, predicted.target, target_ids)
     rival = tf.where(target_ids < 0, predicted.rival, rival_of(scores, target))
-    chosen_here = (rival_ids < 0) | tf.equal(rival_ids, target)
-    return Classes(target, tf.where(chosen_here, rival, rival_ids), predicted.valid)
+    is_open = (rival_ids < 0) | tf.equal(rival_ids, target)
+    return Classes(target, tf.where(is_open, rival, rival_ids), predicted.valid)
 
 
 def predicted_classes(scores: tf.Tensor, multi_label: bool = False) -> Classes:
-    """The target and rival when no label is known: the predicted class, and the best of those not predicted.
+    """The target and rival without labels: the predicted class, and the best class that is not predicted.
 
     Single-label: the two highest scores. Multi-label: the highest score, and the highest among the classes predicted
-    absent (score of 0 or less); where all are predicted present, the second highest.
+    absent (score of 0 or less); if all are predicted present, the second highest.
 
     Args:
         scores: `[batch, classes]`, before softmax or sigmoid.
-        multi_label: whether an image may have several classes.
+        multi_label: whether images may have several classes.
 
     Returns:
-        Class numbers; every image is valid.
+        The classes; every image is valid.
     """
     target = tf.argmax(scores, axis=-1, output_type=tf.int32)
     rival = rival_of(scores, target)
@@ -118,7 +118,7 @@ def predicted_classes(scores: tf.Tensor, multi_label: bool = False) -> Classes:
 
 
 def rival_of(scores: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
-    """The class with the highest score among those that are not `target`; `[batch]` int32."""
+    """The class with the highest score other than `target`; `[batch]` int32."""
     return _best(scores, ~tf.one_hot(target, scores.shape[-1], on_value=True, off_value=False))
 
 

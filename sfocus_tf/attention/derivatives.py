@@ -1,18 +1,18 @@
-"""Errors for operations that TensorFlow cannot differentiate, or not twice."""
+"""Errors for operations without a first or second derivative in TensorFlow."""
 
 import re
 
 import keras
 
-# What TensorFlow raises: for an operation without a derivative; for `tf.recompute_grad`, which has no second one.
+# TensorFlow raises the first for an operation without a derivative, the second for the second of `tf.recompute_grad`.
 MISSING = (LookupError, NotImplementedError)
 
 
 def no_second_derivative(error: Exception, classifier: keras.Model) -> ValueError:
-    """The error for a network that cannot be trained through its attention's own weights.
+    """The error for a network whose attention has no second-order gradient.
 
     Args:
-        error: one of `MISSING`, raised while the loss of the attention was differentiated.
+        error: one of `MISSING`, raised by differentiating an attention loss.
         classifier: the network.
     """
     return ValueError(
@@ -26,7 +26,7 @@ def no_derivative(error: Exception, classifier: keras.Model, layers: tuple[str, 
     """The error for a network whose scores cannot be differentiated back to its attention layers.
 
     Args:
-        error: one of `MISSING`, raised while a score was differentiated.
+        error: one of `MISSING`, raised by differentiating a score.
         classifier: the network.
         layers: paths of the attention layers.
     """
@@ -38,16 +38,16 @@ def no_derivative(error: Exception, classifier: keras.Model, layers: tuple[str, 
 
 
 def _operation(error: Exception, classifier: keras.Model) -> str:
-    """What TensorFlow says of the operation: its type, and the layer where its name tells that."""
+    """The type of the operation in TensorFlow's message, and its layer if the name contains it."""
     text = str(error)
-    found = re.search(r"op type: (\w+)|has no entry for: (\w+)", text)
-    if found is None:
+    match = re.search(r"op type: (\w+)|has no entry for: (\w+)", text)
+    if match is None:
         return f"an operation ({type(error).__name__}: {text.splitlines()[0] if text else 'no message'})"
-    kind = found.group(1) or found.group(2)
+    kind = match.group(1) or match.group(2)
     named = re.search(r"operation *'([^']+)'", text)
     scopes = named.group(1).split("/") if named else []
     layers = {layer.name for layer in classifier._flatten_layers(include_self=False)}
-    # TensorFlow numbers a scope that it has seen before.
+    # TensorFlow appends a number to repeated scopes.
     within = [layers & {scope, re.sub(r"_\d+$", "", scope)} for scope in scopes]
-    known = [found.pop() for found in within if len(found) == 1]
+    known = [names.pop() for names in within if len(names) == 1]
     return f"the operation {kind.removesuffix('Grad')}" + (f" of layer {known[-1]!r}" if known else "")

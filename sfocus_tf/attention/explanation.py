@@ -1,4 +1,4 @@
-"""What a classifier looked at, and a model that tells it."""
+"""Explanations: the attention maps behind a classifier's answers, and the model class that computes them."""
 
 import dataclasses
 import operator
@@ -14,10 +14,10 @@ from sfocus_tf.attention.extractor import AttentionExtractor
 
 
 class LayerMaps(NamedTuple):
-    """Raw attention at one layer, `[images, h, w]` float32 each, not negative; `[images, 0, 0]` where it was left out.
+    """Raw attention at one layer, `[images, h, w]` float32 maps, 0 or more; `[images, 0, 0]` if it was left out.
 
     Attributes:
-        target, rival: of the two classes that are explained.
+        target, rival: maps of the two explained classes.
     """
 
     target: Any
@@ -25,12 +25,12 @@ class LayerMaps(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """What a classifier looked at, image by image; arrays of NumPy, or of one batch tensors.
+    """The attention maps behind a classifier's answers; NumPy arrays, or tensors for one batch.
 
     Attributes:
         scores: `[images, classes]` float32, before softmax or sigmoid.
-        target, rival: `[images]` int32, the two classes that are explained.
-        inner, last: their maps at each layer.
+        target, rival: `[images]` int32, the two explained classes.
+        inner, last: their maps at the two layers.
     """
 
     scores: Any
@@ -40,7 +40,7 @@ class Explanation(NamedTuple):
     last: LayerMaps
 
     def rows(self, rows: Any) -> "Explanation":
-        """The explanation of some of the images: an index array or a slice."""
+        """The explanation of the images in an index array or slice."""
         return keras.tree.map_structure(lambda values: values[rows], self)
 
 
@@ -68,33 +68,32 @@ class ExplainingModel(keras.Model):
         cam: str | None = None,
         inner: bool = True,
     ) -> Explanation:
-        """What the classifier looks at for a class and for its rival, at both layers.
+        """Computes the attention maps of a class and its rival, at both layers.
 
         Args:
-            images: `[images, height, width, channels]`, or one image without the first axis; for a classifier of
+            images: `[images, height, width, channels]`, or one image without the first axis; for a classifier with
                 one channel also `[images, height, width]`.
-            class_ids: the class to explain, one for all or `[images]`; `None` or -1 for the predicted one.
+            class_ids: the class to explain, one for all images or `[images]`; `None` or -1 for the predicted class.
             rival_ids: the class to compare it with, in the same form; `None`, -1 or the explained class itself for the
-                best of the others.
-            batch_size: images at a time.
+                best of the other classes.
+            batch_size: images per batch.
             labels: instead of class numbers, the images' labels as in training, or one number for all: explains the
-                labelled class and the most confusing other one (of several labels, the present class and the absent
-                class with the highest scores). Images without both classes are explained by their prediction.
-            of: what the maps explain. "score": the score of each class. "relative": that less the mean over the
-                classes, which what is added to all scores, and changes no probability of softmax, cannot change.
-                "contrast": the target's score less the rival's; the target's map is what speaks for the target, the
-                rival's what speaks for the rival, on one scale, and the two cannot overlap.
-            cam: how maps are made, one of `sfocus_tf.attention.CAMS`; Grad-CAM by default.
-            inner: take the maps at the inner layer too. Those at the last layer alone cost next to nothing where the
-                network ends in pooling and a dense layer.
+                labelled class and its most confusing rival (multi-label: the present and the absent class with the
+                highest scores). Images without both classes are explained by their prediction.
+            of: what the maps explain. "score": the score of each class. "relative": that score minus the mean over the
+                classes, which ignores shifts of all scores, as softmax does. "contrast": the target's score minus the
+                rival's; the maps show the evidence for the target and for the rival on one scale, without overlap.
+            cam: the CAM method, one of `sfocus_tf.attention.CAMS`; Grad-CAM by default.
+            inner: compute the maps at the inner layer too. Those at the last layer alone are almost free if the network
+                ends in pooling and a dense layer.
 
         Returns:
             Scores, class numbers and raw maps.
 
         Raises:
-            ValueError: no images, a class number outside [-1, classes), not one for each image, labels and class
-                numbers together, a batch size below 1, an unknown `of` or `cam`, "relative" for several labels,
-                "contrast" by a `cam` that is not linear in the score, or an attention layer that the scores do not
+            ValueError: no images; class numbers outside [-1, classes) or not one per image; labels together with
+                class numbers; a batch size below 1; an unknown `of` or `cam`; "relative" for a multi-label classifier;
+                "contrast" with a `cam` that is not linear in the score; or an attention layer that the scores do not
                 depend on.
         """
         self._traced.check(of, cam or self._cam)
@@ -110,14 +109,14 @@ class ExplainingModel(keras.Model):
             chosen = [np.broadcast_to(labels, (len(images),)) if labels.ndim == 0 else labels]
             on_batch = self._explain_labelled
             if class_ids is not None or rival_ids is not None or len(chosen[0]) != len(images):
-                given = "class numbers too" if len(chosen[0]) == len(images) else f"{len(chosen[0])}"
-                raise ValueError(f"labels: expected {len(images)} of them and no class_ids or rival_ids, got {given}.")
+                problem = "class numbers too" if len(chosen[0]) == len(images) else f"{len(chosen[0])}"
+                raise ValueError(f"labels: expected {len(images)} labels and no class_ids or rival_ids, got {problem}.")
         parts = []
         for start in range(0, len(images), batch_size):
             rows = slice(start, start + batch_size)
             arguments = [tf.convert_to_tensor(values[rows]) for values in (images, *chosen)]
             parts.append(on_batch(*arguments, of=of, cam=cam, inner=inner))
-        return keras.tree.map_structure(lambda *values: np.concatenate([np.asarray(each) for each in values]), *parts)
+        return keras.tree.map_structure(lambda *values: np.concatenate([np.asarray(value) for value in values]), *parts)
 
     def explain_on_batch(
         self,
@@ -129,18 +128,18 @@ class ExplainingModel(keras.Model):
         cam: str | None = None,
         inner: bool = True,
     ) -> Explanation:
-        """`explain` for one batch of tensors, for use in graphs.
+        """`explain` for one batch of tensors, also inside graphs.
 
         Args:
             images: `[batch, height, width, channels]`.
-            class_ids: `[batch]` int32; below 0 chosen by the scores.
-            rival_ids: the same of the rival.
+            class_ids: `[batch]` int32; negative for the predicted class.
+            rival_ids: `[batch]` int32; negative for the best of the other classes.
             of: as in `explain`.
             cam: as in `explain`.
             inner: as in `explain`.
 
         Returns:
-            The explanation, of tensors.
+            The explanation, as tensors.
         """
         return self._traced(images, (class_ids, rival_ids), "ids", of, cam or self._cam, inner)[0]
 
@@ -151,13 +150,13 @@ class ExplainingModel(keras.Model):
 
         Args:
             images: `[batch, height, width, channels]`.
-            labels: in any form that training takes.
+            labels: labels in any form that training accepts.
             of: as in `explain`.
             cam: as in `explain`.
             inner: as in `explain`.
 
         Returns:
-            The explanation, of tensors, and `[batch]` bool: whether an image has a target and a rival.
+            The explanation, as tensors, and `[batch]` bool: whether an image has a target and a rival.
         """
         return self._traced(images, (labels,), "labels", of, cam or self._cam, inner)
 
@@ -188,10 +187,10 @@ class ExplainingModel(keras.Model):
 
 
 class Traced:
-    """`AttentionExtractor.extract` as a TensorFlow function, traced anew once the network has changed.
+    """`AttentionExtractor.extract` as a `tf.function` that is retraced when the network changes.
 
-    Keras forgets its own functions when a model is compiled or quantized; adapters (LoRA), new activations and other
-    precisions come with such a change.
+    The network changes with new adapters (LoRA), activations or precisions, after which users compile or quantize the
+    model again, and Keras resets its own functions.
     """
 
     def __init__(self, extractor: AttentionExtractor):
@@ -201,7 +200,7 @@ class Traced:
 
     @property
     def channels(self) -> int:
-        """Of the images that the network takes."""
+        """Channels of the images that the network takes."""
         return self._extractor.classifier.input_shape[-1]
 
     def check(self, of: str, cam: str) -> None:
@@ -211,23 +210,21 @@ class Traced:
     def __call__(
         self, images: tf.Tensor, chosen: tuple[tf.Tensor, ...], by: str, of: str, cam: str, inner: bool
     ) -> tuple[Explanation, tf.Tensor]:
-        """The explanation, and which images have both classes; `chosen` are labels or ids, as `by` says."""
-        now = self._network()
-        if len(now) == len(self._state) and all(map(operator.is_, now, self._state)):
+        """The explanation, and which images have both classes; `chosen` has labels or ids, depending on `by`."""
+        state = self._network()
+        if len(state) == len(self._state) and all(map(operator.is_, state, self._state)):
             return self._function(images, chosen, by, of, cam, inner)
         self._function = tf.function(self._explanation, reduce_retracing=True, autograph=False)
-        found = self._function(images, chosen, by, of, cam, inner)
-        self._state = self._network()  # only now, as layers may take notes while they are traced
-        return found
+        result = self._function(images, chosen, by, of, cam, inner)
+        self._state = self._network()  # after tracing, which may set attributes of layers
+        return result
 
     def _network(self) -> list[Any]:
-        """All that decides what the network computes, values of variables apart: its variables and layers, and what
-        the layers were set to.
-        """
+        """What determines the network's computation, except values: its variables, layers and their attributes."""
         state = list(self._extractor.classifier.variables)
         for layer in self._extractor.classifier._flatten_layers():
             state += [layer, layer.dtype_policy]
-            if not isinstance(layer, keras.Model):  # a model also has its state of training
+            if not isinstance(layer, keras.Model):  # a model also has training state
                 state += [value for name, value in vars(layer).items() if name[0] != "_"]
         return state
 

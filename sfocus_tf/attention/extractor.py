@@ -1,4 +1,4 @@
-"""One forward pass of a classifier that yields its scores and the attention of two classes at two layers."""
+"""Computes a classifier's scores and the attention for two classes at two layers, in one forward pass."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,19 +19,19 @@ EXPLAINED = ("score", "relative", "contrast")
 
 
 class AttentionPair(NamedTuple):
-    """The attention of target and rival at one layer; maps have no positions where the layer was left out."""
+    """The attention for target and rival at one layer; `[batch, 0, 0]` maps if the layer was left out."""
 
     target: Attention
     rival: Attention
 
 
 class Extracted(NamedTuple):
-    """What `AttentionExtractor.extract` yields.
+    """The result of `AttentionExtractor.extract`.
 
     Attributes:
-        scores: `[batch, classes]`, as the classifier gives them.
-        classes: which the attention is of.
-        inner, last: attention at each layer.
+        scores: `[batch, classes]`, the classifier's output.
+        classes: the classes that the attention is for.
+        inner, last: the attention at each layer.
     """
 
     scores: tf.Tensor
@@ -48,7 +48,7 @@ class _End(NamedTuple):
 
 
 class _Forward(NamedTuple):
-    """What a forward pass leaves for the attention: features and ends by the path of the attention layer."""
+    """The results of a forward pass: scores, and features and ends by path of the attention layer."""
 
     scores: tf.Tensor
     features: dict[str, tf.Tensor]
@@ -57,16 +57,16 @@ class _Forward(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class AttentionExtractor:
-    """How the attention of a classifier is taken.
+    """Extracts the attention of a classifier.
 
     Attributes:
         classifier: `[batch, height, width, channels]` -> scores, `[batch, classes]`.
         inner_layer, last_layer: paths of the attention layers.
-        multi_label: several classes an image.
-        readers: of each attention layer, the layers that read it, where `sfocus_tf.attention.channel_gradients` knows
-            them all.
-        dtype: of the scores that attention is taken of, float32 or float64.
-        cam: how maps are made, one of `sfocus_tf.attention.CAMS`.
+        multi_label: whether images may have several classes.
+        readers: the layers that read each attention layer, if `sfocus_tf.attention.channel_gradients` supports them
+            all.
+        dtype: dtype of the differentiated scores and of the attention, float32 or float64.
+        cam: the CAM method, one of `sfocus_tf.attention.CAMS`.
         second_order: differentiate the attention through its own weights.
     """
 
@@ -80,12 +80,12 @@ class AttentionExtractor:
     second_order: bool = True
 
     def check(self, of: str) -> None:
-        """Raises a `ValueError` for what cannot be explained of this classifier, or not by this `cam`."""
+        """Raises a `ValueError` if this classifier or this `cam` does not support `of`."""
         cams.check_cam(self.cam)
         if of not in EXPLAINED:
             raise unknown("of", of, EXPLAINED)
         if of == "relative" and self.multi_label:
-            raise ValueError("of='relative': expected a classifier of one class an image, got one of several.")
+            raise ValueError("of='relative': expected a classifier of one class an image, got a multi-label one.")
         if of == "contrast" and self.cam not in cams.LINEAR:
             raise ValueError(
                 f"of='contrast': cam={self.cam!r} has no negative side; expected {' or '.join(cams.LINEAR)}."
@@ -99,30 +99,30 @@ class AttentionExtractor:
         of: str = "score",
         inner: bool = True,
     ) -> Extracted:
-        """Scores as the classifier gives them, and the attention of two classes.
+        """Computes the classifier's scores and the attention for two classes.
 
         Args:
             images: `[batch, height, width, channels]`.
             training: as in `classifier(images, training=...)`.
-            choose: scores -> target and rival, such as `sfocus_tf.attention.labelled_classes` of the labels.
-            of: what the maps explain. "score": the score of each class. "relative": that less the mean over the
-                classes; softmax takes no notice of what is added to all scores, which changes maps of the scores alone.
-                "contrast": the target's score less the rival's, whose positive part is the target's map and whose
-                negative part the rival's, in one backward pass.
-            inner: take it at the inner layer too. Without it, where the network ends in pooling and a dense layer,
-                nothing is left of the backward pass but a row of the dense layer's kernel.
+            choose: maps scores to target and rival, such as `sfocus_tf.attention.labelled_classes` with labels.
+            of: what the maps explain. "score": the score of each class. "relative": that score minus the mean over
+                the classes, which ignores shifts of all scores, as softmax does. "contrast": the target's score minus
+                the rival's, with the positive part as the target's map and the negative part as the rival's, in one
+                backward pass.
+            inner: compute attention at the inner layer too. Without it, if the network ends in pooling and a dense
+                layer, only a row of the dense layer's kernel is left of the backward pass.
 
         Raises:
-            ValueError: see `check`; an attention layer that the scores do not depend on; or an operation without a
-                derivative between one and the scores.
+            ValueError: see `check`; or the scores do not depend on an attention layer, or only through an operation
+                without a derivative.
         """
         self.check(of)
         paths = (self.inner_layer, self.last_layer) if inner else (self.last_layer,)
         readers = {path: self._readers_now(path) for path in paths}
-        # Outside of graphs a Jacobian would be traced anew each time. What replicas exchange has none, and of a replica
-        # without images it gets the shapes wrong.
+        # Not eagerly, where each Jacobian would be retraced, and not under a strategy: communication has no Jacobian,
+        # and a replica without images would get wrong shapes.
         in_one_pass = not (of == "contrast" or tf.executing_eagerly() or tf.distribute.has_strategy())
-        # Recording begins at the first of the ends: nothing before it is differentiated here.
+        # The tape watches only the ends of the backward pass: nothing before them is differentiated here.
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             forward = self._forward(tape, _one_or_more(images) if in_one_pass else images, training, readers)
             scores = tf.cast(forward.scores, self.dtype)
@@ -139,7 +139,9 @@ class AttentionExtractor:
             raise derivatives.no_derivative(error, self.classifier, paths) from error
         no_map = tf.zeros([tf.shape(scores)[0], 0, 0], self.dtype)
         nothing = Attention(no_map, no_map, tf.zeros_like(scores[:, 0]))
-        pairs = {path: self._pair(path, forward, readers[path], [each[path] for each in slopes]) for path in paths}
+        pairs = {
+            path: self._pair(path, forward, readers[path], [by_path[path] for by_path in slopes]) for path in paths
+        }
         return Extracted(
             forward.scores,
             classes,
@@ -148,15 +150,15 @@ class AttentionExtractor:
         )
 
     def _readers_now(self, path: str) -> frozenset[str]:
-        """The layers that the backward pass to an attention layer ends at; none where it has to go all the way."""
-        if self.cam != "grad_cam":  # others want the gradient at each position
+        """The layers at which the backward pass to an attention layer can end; empty if it must go all the way."""
+        if self.cam != "grad_cam":  # other CAMs need the gradient at each position
             return frozenset()
         return channel_gradients.still_readers(self.classifier, self.readers[path])
 
     def _forward(
         self, tape: tf.GradientTape, images: Any, training: bool, readers: dict[str, frozenset[str]]
     ) -> _Forward:
-        """Runs the classifier, and has the tape watch what attention is taken of."""
+        """Runs the classifier while the tape watches the ends of the backward pass."""
         features: dict[str, tf.Tensor] = {}
         ends: dict[str, list[_End]] = {path: [] for path in readers}
 
@@ -174,16 +176,16 @@ class AttentionExtractor:
     def _pair(
         self, path: str, forward: _Forward, readers: frozenset[str], slopes: list[list[tf.Tensor | None]]
     ) -> AttentionPair:
-        """At one layer, from the slopes of each class's score, or those of their difference."""
-        found = [self._attention(path, forward, readers, each) for each in slopes]
-        return AttentionPair(found[0], found[1] if len(found) > 1 else cams.opposite(found[0]))
+        """The attention at one layer, from the slopes of each class's score or of their difference."""
+        target, *rival = [self._attention(path, forward, readers, of_score) for of_score in slopes]
+        return AttentionPair(target, rival[0] if rival else cams.opposite(target))
 
     def _attention(
         self, path: str, forward: _Forward, readers: frozenset[str], slopes: list[tf.Tensor | None]
     ) -> Attention:
-        """At one layer, from the gradients of a class's score at the ends of the backward pass."""
+        """The attention at one layer, from the gradients of a score at the ends of the backward pass."""
         features = forward.features[path]
-        # The scores may not depend on each of the ends.
+        # The scores may not depend on every end.
         at_ends = [
             (end.layer, slope) for end, slope in zip(forward.ends[path], slopes, strict=True) if slope is not None
         ]
@@ -194,17 +196,17 @@ class AttentionExtractor:
         if readers:
             total = tf.add_n([channel_gradients.summed(layer, features, slope) for layer, slope in at_ends])
             alpha = total / tf.cast(tf.reduce_prod(tf.shape(features)[1:3]), total.dtype)
-            found = cams.weighted(features, alpha if self.second_order else tf.stop_gradient(alpha))
+            attended = cams.weighted(features, alpha if self.second_order else tf.stop_gradient(alpha))
         else:
             ((_, slope),) = at_ends
             slope = slope if self.second_order else tf.stop_gradient(slope)
-            found = cams.class_activation(features, slope, self.cam)
-        # Features may be of another precision than scores: float64 before a float32 output.
-        return Attention(*(tf.cast(each, self.dtype) for each in found))
+            attended = cams.class_activation(features, slope, self.cam)
+        # Features and scores may differ in precision: float64 before a float32 output.
+        return Attention(*(tf.cast(tensor, self.dtype) for tensor in attended))
 
 
 def _explained(scores: tf.Tensor, classes: Classes, of: str) -> list[tf.Tensor]:
-    """What is differentiated, `[batch]` each: for target and rival, or for both at once."""
+    """The scores to differentiate, each `[batch]`: of target and rival, or their difference."""
     if of == "relative":
         scores -= tf.reduce_mean(scores, axis=-1, keepdims=True)
     target, rival = (tf.gather(scores, ids, batch_dims=1) for ids in (classes.target, classes.rival))
@@ -212,25 +214,25 @@ def _explained(scores: tf.Tensor, classes: Classes, of: str) -> list[tf.Tensor]:
 
 
 def _one_or_more(images: Any) -> Any:
-    """The images, with a check that there are any."""
+    """The images, after a check that there are any."""
     count = tf.shape(tf.nest.flatten(images)[0])[0]
-    refused = tf.debugging.assert_positive(count, "images: expected one or more, got none.")
-    with tf.control_dependencies([refused]):
+    not_empty = tf.debugging.assert_positive(count, "images: expected one or more, got none.")
+    with tf.control_dependencies([not_empty]):
         return tf.nest.map_structure(tf.identity, images)
 
 
 def _slopes_in_one_pass(
     tape: tf.GradientTape, scores: tf.Tensor, sources: dict[str, list[tf.Tensor]]
 ) -> list[dict[str, list[tf.Tensor | None]]]:
-    """For each of the two scores, its gradients at the sources.
+    """The gradients of both scores at the sources.
 
-    One backward pass has both in each operation, `[2, batch, ...]`, instead of two passes: less memory for the kernels'
-    second derivatives, and faster.
+    One backward pass computes both, `[2, batch, ...]`. That is faster than two passes, and takes less memory for the
+    second derivatives of kernels.
     """
-    of_each: list[dict[str, list[tf.Tensor | None]]] = [{}, {}]
+    of_both: list[dict[str, list[tf.Tensor | None]]] = [{}, {}]
     for path, slopes in tape.jacobian(scores, sources).items():
-        # Not by indices: the gradient of unstacking is one stack, that of each index a tensor of zeros to add to.
+        # Unstack, not index: the gradient is one stack, instead of adding to zeros for each index.
         unstacked = [(None, None) if slope is None else tf.unstack(slope, 2) for slope in slopes]
-        for number, by_path in enumerate(of_each):
-            by_path[path] = [each[number] for each in unstacked]
-    return of_each
+        for number, by_path in enumerate(of_both):
+            by_path[path] = [pair[number] for pair in unstacked]
+    return of_both

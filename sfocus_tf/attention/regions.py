@@ -1,16 +1,15 @@
-"""Regions of an attention map: where it has mass, the soft mask of the target, and resizing to another layer."""
+"""Regions of attention maps: a test for mass, the soft mask of the target, and resizing."""
 
 import tensorflow as tf
 
-# The least mass of a map that is ever taken for real, whatever the scale of the network.
+# Maps with less mass are treated as empty, whatever the scale of the network.
 SMALLEST_FLOOR = 1e-12
 
 
 def has_mass(map_: tf.Tensor, floor: tf.Tensor | float = SMALLEST_FLOOR) -> tf.Tensor:
-    """Whether a map sums to more than `floor` (scalar or `[batch]`; never less than `SMALLEST_FLOOR`); `[batch]` bool.
+    """Whether a map sums to more than `floor` (scalar or `[batch]`, at least `SMALLEST_FLOOR`); `[batch]` bool.
 
-    What is divided by the sum or the maximum of a map means nothing where the map has no mass, and its gradients have
-    no bound there.
+    Dividing by the sum or maximum of a map without mass is meaningless and has unbounded gradients.
     """
     floor = tf.maximum(tf.cast(floor, map_.dtype), tf.cast(SMALLEST_FLOOR, map_.dtype))
     return tf.reduce_sum(map_, axis=(1, 2)) > floor
@@ -19,19 +18,19 @@ def has_mass(map_: tf.Tensor, floor: tf.Tensor | float = SMALLEST_FLOOR) -> tf.T
 def soft_mask(
     target_map: tf.Tensor, sigma: float = 0.55, omega: float = 100.0, floor: tf.Tensor | float = SMALLEST_FLOOR
 ) -> tf.Tensor:
-    """The target object's region, `Mask = sigmoid(omega * (A / max(A) - sigma))`.
+    """The soft mask of the target object, `Mask = sigmoid(omega * (A / max(A) - sigma))`.
 
     The paper writes the threshold as `sigma * max(A)`; dividing by the image's own maximum makes `omega` mean the
     same for every image and network.
 
     Args:
-        target_map: `A(T)` of the last layer, `[batch, height, width]`, not negative.
-        sigma: share of the maximum at which the mask is one half, in (0, 1).
+        target_map: `A(T)` of the last layer, `[batch, height, width]`, 0 or more.
+        sigma: share of the maximum at which the mask is one half, in [0, 1].
         omega: steepness.
-        floor: the least sum of a map that counts, scalar or `[batch]`; see `has_mass`.
+        floor: the minimum sum of a map, scalar or `[batch]`; see `has_mass`.
 
     Returns:
-        `[batch, height, width]` in [0, 1]; `sigmoid(-omega * sigma)`, nearly zero, all over a map without mass.
+        `[batch, height, width]` in [0, 1]; `sigmoid(-omega * sigma)`, almost zero, everywhere for a map without mass.
     """
     alive = has_mass(target_map, floor)[:, tf.newaxis, tf.newaxis]
     peak = tf.reduce_max(target_map, axis=(1, 2), keepdims=True)
@@ -40,9 +39,9 @@ def soft_mask(
 
 
 def resize_map(map_: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """Bilinear resizing of `[batch, height, width]` to `[batch, *size]`, as `tf.image.resize` does it.
+    """Bilinear resizing of `[batch, height, width]` to `[batch, *size]`, equal to `tf.image.resize`.
 
-    As two products with matrices, which keep float64, run on every device, and are cheap to differentiate twice.
+    Uses two matrix products, which keep float64, run on every device, and are cheap to differentiate twice.
     """
     rows = _interpolation(tf.shape(map_)[1], size[0], map_.dtype)
     columns = _interpolation(tf.shape(map_)[2], size[1], map_.dtype)
@@ -50,7 +49,7 @@ def resize_map(map_: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
 
 
 def _interpolation(old: tf.Tensor, new: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """`[new, old]`, how much of each old position goes into each new one; positions are pixel centres."""
+    """Weights of the old positions for each new one, `[new, old]`; positions are pixel centres."""
     last = tf.cast(old - 1, dtype)
     places = (tf.cast(tf.range(new), dtype) + 0.5) * tf.cast(old, dtype) / tf.cast(new, dtype) - 0.5
     places = tf.clip_by_value(places, tf.zeros((), dtype), last)

@@ -1,1 +1,1 @@
-"""Looking into a Keras classifier: its graph, its attention layers, and whether it can be wrapped."""
+"""Inspects a Keras classifier: its graph, its feature maps and attention layers, and whether it can be wrapped."""

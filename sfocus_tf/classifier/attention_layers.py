@@ -1,4 +1,4 @@
-"""Finds the two layers of a classifier that attention is taken at."""
+"""Finds the two attention layers of a classifier."""
 
 from typing import Any, NamedTuple
 
@@ -8,19 +8,19 @@ from sfocus_tf.classifier.feature_maps import FeatureMap, Shape, no_layers, reso
 from sfocus_tf.classifier.graph import steps
 from sfocus_tf.classifier.spatial import Positions
 
-# Operations that are an activation without being an Activation layer, by class name.
+# Activations other than the Activation layer, by class name.
 _ACTIVATIONS = {
     "ReLU", "LeakyReLU", "PReLU", "ELU", "Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Gelu", "Silu", "Softplus",
     "HardSilu", "Mish", "Celu", "SquaredRelu",
 }  # fmt: skip
 
 
-# Operations whose output is activated where all their inputs are.
+# Operations whose output is activated if all their inputs are.
 _KEEPS_ACTIVATION = ("Concatenate", "Pooling", "ZeroPadding", "Cropping", "Dropout", "Identity")
 
 
 class AttentionLayers(NamedTuple):
-    """Paths of the two layers.
+    """The paths of the two attention layers.
 
     Attributes:
         inner: the last activated feature map at the next finer resolution.
@@ -32,27 +32,27 @@ class AttentionLayers(NamedTuple):
 
 
 def find(classifier: keras.Model, inner: str | None = None, last: str | None = None) -> AttentionLayers:
-    """The two attention layers of a classifier.
+    """Finds the two attention layers of a classifier.
 
-    Left to itself, `last` is the last activated feature map with more than one position, and `inner` the last one at
-    the next finer resolution. Of several at one resolution, those win through which every path to the output leads:
-    a whole stage's output before one branch of it.
+    By default `last` is the last activated feature map with more than one position, and `inner` the last one at the
+    next finer resolution. At each resolution, feature maps on every path to the output come first: the output of a
+    whole stage before that of one branch.
 
     Args:
-        classifier: a model that `sfocus_tf.classifiers.check` accepts.
-        inner: name or path of the inner layer, or `None` to have it found.
-        last: name or path of the last layer, or `None` to have it found.
+        classifier: a model that `sfocus_tf.classifier.checks.check` accepts.
+        inner: name or path of the inner layer, or `None` for the default.
+        last: name or path of the last layer, or `None` for the default.
 
     Returns:
         The paths of both.
 
     Raises:
-        ValueError: no such layer, a layer that has no feature map or is run more than once, two that are in the wrong
-            order, or a network with no two usable layers.
+        ValueError: a layer does not exist, has no feature map or is run more than once; the two are in the wrong order;
+            or the network has no two usable layers.
     """
     every_map, others = _feature_maps(classifier)
     paths = [map_.path for map_ in every_map]
-    # The output of a layer that is run several times is no one feature map.
+    # A layer that is run several times has several feature maps.
     shared = {path for path in paths if paths.count(path) > 1}
     maps = [map_ for map_ in every_map if map_.path not in shared]
     by_path = {map_.path: map_ for map_ in maps}
@@ -76,7 +76,7 @@ def find(classifier: keras.Model, inner: str | None = None, last: str | None = N
 
 
 def _choose(maps: list[FeatureMap]) -> FeatureMap | None:
-    """The last cut among the activated maps of the last one's resolution; the last one where there is no cut."""
+    """The last cut among the activated maps of the last resolution, or the last map if there is no cut."""
     usable = [map_ for map_ in maps if map_.activated and map_.size != (1, 1)]
     if not usable:
         return None
@@ -85,9 +85,7 @@ def _choose(maps: list[FeatureMap]) -> FeatureMap | None:
 
 
 def _feature_maps(classifier: keras.Model) -> tuple[list[FeatureMap], dict[str, Shape]]:
-    """Every layer's output of shape `[batch, height, width, channels]` with positions of the image, in order of
-    execution; and of every other layer, what its output is.
-    """
+    """The feature maps in order of execution, and the output shapes of all other layers by path."""
     run_steps, symbolic, result = steps(classifier)
     last_use = {id(t): position for position, step in enumerate(run_steps) for t in step.inputs}
     last_use[id(result)] = len(run_steps)

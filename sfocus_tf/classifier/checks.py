@@ -1,4 +1,4 @@
-"""Checks that a model can be wrapped: one image input with its channels last, one output of scores."""
+"""Checks that a model can be wrapped: one image input, channels last, one output of logits."""
 
 import inspect
 from typing import Any
@@ -7,7 +7,7 @@ import keras
 
 from sfocus_tf.classifier import graph, probabilities
 
-# Losses of probabilities that have no form for scores.
+# Losses that only take probabilities.
 _OF_PROBABILITIES = (
     keras.losses.KLDivergence, keras.losses.Poisson, keras.losses.kl_divergence, keras.losses.poisson,
 )  # fmt: skip
@@ -18,7 +18,7 @@ def check(classifier: Any) -> int:
 
     Raises:
         TypeError: not a functional or sequential Keras model with one input.
-        ValueError: not built, no `[batch, classes]` output, an output of probabilities, or channels before positions.
+        ValueError: not built, no `[batch, classes]` output, an output of probabilities, or channels first.
     """
     if not isinstance(classifier, keras.Model):
         raise TypeError(f"classifier: expected a keras.Model, got {type(classifier).__name__}.")
@@ -31,24 +31,24 @@ def check(classifier: Any) -> int:
         )
     _refuse_other_output(classifier)
     _refuse_channels_first(classifier)
-    found = probabilities.find(classifier)
-    if found:
-        raise ValueError(_about(classifier, found))
+    ending = probabilities.find(classifier)
+    if ending:
+        raise ValueError(_message(classifier, ending))
     return int(classifier.outputs[0].shape[-1])
 
 
 def without_probabilities(classifier: keras.Model) -> tuple[keras.Model, str | None]:
-    """A classifier that gives the scores before its last softmax or sigmoid; the same, where it has neither.
+    """Removes a final softmax or sigmoid from a classifier.
 
     Args:
-        classifier: any model; what cannot be wrapped anyway is returned as it is.
+        classifier: any model; one that cannot be wrapped is returned unchanged.
 
     Returns:
-        The classifier, and "softmax", "sigmoid", "log_softmax" or `None`: what was taken off. A layer whose activation
-        was taken off has a copy of its weights, all others are shared.
+        The classifier with scores as output, and what was removed: "softmax", "sigmoid", "log_softmax" or `None`. A
+        layer that lost its activation has a copy of its weights, all others are shared.
 
     Raises:
-        ValueError: it ends in probabilities that are no softmax or sigmoid of scores inside it.
+        ValueError: it ends in probabilities that are not the softmax or sigmoid of scores inside it.
     """
     outputs = keras.tree.flatten(classifier.outputs) if graph.is_transparent(classifier) else []
     if len(outputs) != 1 or len(outputs[0].shape) != 2 or not outputs[0].shape[-1]:
@@ -70,8 +70,8 @@ def _refuse_other_structure(classifier: keras.Model) -> None:
 
 def _refuse_other_output(classifier: keras.Model) -> None:
     outputs = classifier.outputs
-    given = outputs if isinstance(classifier, keras.Sequential) else classifier.output
-    by_name = given if isinstance(given, dict) else {}
+    structure = outputs if isinstance(classifier, keras.Sequential) else classifier.output
+    by_name = structure if isinstance(structure, dict) else {}
     if by_name or len(outputs) != 1:
         shapes = {name: tensor.shape for name, tensor in by_name.items() if hasattr(tensor, "shape")} or {
             number: tensor.shape for number, tensor in enumerate(outputs)
@@ -88,7 +88,7 @@ def _refuse_other_output(classifier: keras.Model) -> None:
     if len(shape) == 2 and shape[-1] == 1:
         raise ValueError(
             f"classifier {classifier.name!r} has one output, {shape}: expected one output [batch, classes] with two "
-            "classes or more. For a decision between two, end it in Dense(2) and use "
+            "classes or more. For binary classification, end it in Dense(2) and use "
             "keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
         )
     if len(shape) != 2 or shape[-1] is None:
@@ -107,52 +107,54 @@ def _refuse_channels_first(classifier: keras.Model) -> None:
             if first and not isinstance(part, keras.layers.Flatten):
                 inside = "" if part is operation else f", by {part.name!r} inside it"
                 raise ValueError(
-                    f"classifier: layer {path!r} has data_format='channels_first'{inside}. Attention is taken of "
+                    f"classifier: layer {path!r} has data_format='channels_first'{inside}. Attention needs "
                     "feature maps [batch, height, width, channels]: build the network with "
-                    "data_format='channels_last', and begin it with keras.layers.Permute((2, 3, 1)) where its images "
-                    "come with their channels first."
+                    "data_format='channels_last', and begin it with keras.layers.Permute((2, 3, 1)) if its images "
+                    "have their channels first."
                 )
 
 
-def _about(classifier: keras.Model, found: probabilities.Probabilities) -> str:
-    """The message for a classifier that ends in probabilities."""
-    changed = f", changed by layer {found.changed_by!r} behind it" if found.changed_by else ""
+def _message(classifier: keras.Model, ending: probabilities.Probabilities) -> str:
+    """The error message for a classifier that ends in probabilities."""
+    changed = f", changed by layer {ending.changed_by!r} behind it" if ending.changed_by else ""
     change = (
-        f"build layer {found.path!r} with activation=None" if found.has_weights else f"leave layer {found.path!r} out"
+        f"build layer {ending.path!r} with activation=None"
+        if ending.has_weights
+        else f"leave layer {ending.path!r} out"
     )
     return (
-        f"classifier {classifier.name!r} ends in a {found.kind} (layer {found.path!r}{changed}); attention is taken of "
-        f"the scores before it. For that, {change} (in keras.applications: classifier_activation=None), and use a loss "
+        f"classifier {classifier.name!r} ends in a {ending.kind} (layer {ending.path!r}{changed}); attention needs "
+        f"the scores before it: {change} (in keras.applications: classifier_activation=None), and use a loss "
         "with from_logits=True."
     )
 
 
 def refuse_probability_loss(losses: Any) -> None:
-    """Raises a `ValueError` for a loss that takes probabilities, while classifiers here give scores."""
+    """Raises a `ValueError` for a loss that takes probabilities, as wrapped classifiers output scores."""
     for loss in keras.tree.flatten(losses):
         named = keras.losses.get(loss) if isinstance(loss, str) else loss
         if isinstance(named, keras.losses.Loss):
             from_logits = named.get_config().get("from_logits")
-        else:  # a function, with the option where it is a cross-entropy
+        else:  # a function; cross-entropies have the option
             option = inspect.signature(named).parameters.get("from_logits") if callable(named) else None
             from_logits = option and option.default
         if type(named) in _OF_PROBABILITIES or named in _OF_PROBABILITIES:
             raise ValueError(
-                f"loss={loss!r} takes probabilities, but the classifier gives scores before softmax or sigmoid. For "
-                "soft labels there is keras.losses.CategoricalCrossentropy(from_logits=True)."
+                f"loss={loss!r} takes probabilities, but the classifier outputs scores before softmax or sigmoid. "
+                "For soft labels use keras.losses.CategoricalCrossentropy(from_logits=True)."
             )
         if from_logits is False:
             name = getattr(named, "__name__", type(named).__name__)
-            if "_" in name:  # of a function; the class is called the same in capitals
+            if "_" in name:  # a function; its class has the same name in CamelCase
                 name = "".join(part.capitalize() for part in name.split("_"))
             raise ValueError(
-                f"loss={loss!r} takes probabilities, but the classifier gives scores before softmax or sigmoid. Pass "
-                f"keras.losses.{name}(from_logits=True)."
+                f"loss={loss!r} takes probabilities, but the classifier outputs scores before softmax or sigmoid. "
+                f"Pass keras.losses.{name}(from_logits=True)."
             )
 
 
 def ignored_class(loss: Any) -> int | None:
-    """The label that says "no label" to a loss (`ignore_class` of sparse cross-entropies), or `None`."""
+    """The label that a loss ignores (`ignore_class` of sparse cross-entropies), or `None`."""
     if isinstance(loss, str) or loss is None:
         return None
     options = loss.get_config() if isinstance(loss, keras.losses.Loss) else getattr(loss, "keywords", {})

@@ -1,19 +1,19 @@
-"""The feature maps of a classifier, and what to say where attention cannot be taken of them."""
+"""Feature maps of a classifier, the lookup of layers by name, and errors with advice."""
 
 from typing import NamedTuple
 
 from sfocus_tf.errors import unknown
 
-Shape = tuple[int | None, ...] | None  # of an output that is no feature map; None for several outputs
+Shape = tuple[int | None, ...] | None  # shape of an output that is not a feature map; None for several outputs
 
 
 class FeatureMap(NamedTuple):
-    """A feature map that attention could be taken at.
+    """A feature map, a candidate for an attention layer.
 
     Attributes:
-        path: of the layer that gives it.
-        size: its rows and columns.
-        activated: whether the layer is or ends in an activation.
+        path: path of the layer that outputs it.
+        size: rows and columns.
+        activated: whether the layer is, or ends in, an activation.
         is_cut: whether every path from input to output leads through it.
     """
 
@@ -24,17 +24,17 @@ class FeatureMap(NamedTuple):
 
 
 def resolve(argument: str, name: str, paths: list[str], shared: set[str], others: dict[str, Shape]) -> str:
-    """The path of a layer given by its path, or by its own name where no other has it.
+    """The path of a layer, given its path or its unique name.
 
     Args:
-        argument: what the user set, "inner_layer" or "last_layer".
-        name: what the user gave.
-        paths: of all feature maps.
+        argument: name of the argument, "inner_layer" or "last_layer".
+        name: the path or name that the user set.
+        paths: paths of all feature maps.
         shared: paths of layers that are run more than once.
-        others: shapes of outputs that are no feature maps, by path.
+        others: shapes of outputs that are not feature maps, by path.
 
     Raises:
-        ValueError: no such layer, several, or one without a feature map of its own.
+        ValueError: no layer, several, or one without a feature map of its own.
     """
     matches = [path for path in paths if path == name] or [path for path in paths if path.split("/")[-1] == name]
     several = [path for path in shared if name in (path, path.split("/")[-1])]
@@ -43,25 +43,25 @@ def resolve(argument: str, name: str, paths: list[str], shared: set[str], others
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise ValueError(f"{argument}={name!r} names several layers: {', '.join(matches)}. Give one of these paths.")
+        raise ValueError(f"{argument}={name!r} names several layers: {', '.join(matches)}. Use one of these paths.")
     other = next((path for path in others if name in (path, path.split("/")[-1])), None)
     if other:
         valid = f" Valid: {', '.join(paths[-40:])}." if paths else ""
-        raise ValueError(f"{argument}={name!r} {_what_it_is(others[other])}.{valid}")
+        raise ValueError(f"{argument}={name!r} {_why_not(others[other])}.{valid}")
     raise unknown(argument, name, paths)
 
 
 def no_layers(
     classifier: str, maps: list[FeatureMap], last: FeatureMap | None, shared: set[str], others: dict[str, Shape]
 ) -> ValueError:
-    """The error for a network without two layers for attention: why, and what to do about it.
+    """The error for a network without two attention layers: the reason and what to do.
 
     Args:
-        classifier: its name.
+        classifier: name of the network.
         maps: its feature maps, in order of execution.
-        last: the one that was found or named for the last layer, where only the inner one is missing.
-        shared: paths of layers that are run more than once, and left out.
-        others: shapes of outputs that are no feature maps, by path.
+        last: the last attention layer, if only the inner one is missing.
+        shared: paths of layers that are left out because they are run more than once.
+        others: shapes of outputs that are not feature maps, by path.
     """
     if last:
         reason = f"before {last.path!r} no activated feature map has a finer resolution than its {_sides(last)}"
@@ -77,11 +77,13 @@ def no_layers(
 
 
 def _advice(maps: list[FeatureMap], last: FeatureMap | None, others: dict[str, Shape]) -> str:
-    """What to do about a network where two attention layers are not found."""
+    """What to do about a network without two attention layers."""
     large = [map_ for map_ in maps if map_.size != (1, 1)]
     tokens = ""
     if any(shape and len(shape) == 3 for shape in others.values()):
-        tokens = "Networks whose layers give tokens, [batch, tokens, channels], such as transformers, are not supported"
+        tokens = (
+            "Networks whose layers output tokens, [batch, tokens, channels], such as transformers, are not supported"
+        )
     names = "SharpenFocus(classifier, inner_layer=..., last_layer=...)"
     if last:
         number = maps.index(last)
@@ -107,8 +109,8 @@ def _sides(map_: FeatureMap) -> str:
     return f"{map_.size[0]}x{map_.size[1]}"
 
 
-def _what_it_is(shape: Shape) -> str:
-    """Why an output is no feature map."""
+def _why_not(shape: Shape) -> str:
+    """Why an output is not a feature map."""
     if shape is None:
         return "gives several outputs, not one feature map"
     if len(shape) != 4 or None in shape[1:]:

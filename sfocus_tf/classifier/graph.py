@@ -1,7 +1,7 @@
-"""Finding the two attention layers of a classifier, and running it while they are watched.
+"""Runs, lists and rebuilds the graph of a functional or Sequential model, including nested models.
 
-A classifier may be nested: a model used as one layer of another, to any depth. A layer inside is named by its path,
-such as "resnet50/conv4_block6_out".
+A nested model is a layer of another model, to any depth. A path names a layer inside one, such as
+"resnet50/conv4_block6_out".
 """
 
 from collections.abc import Callable, Iterator
@@ -13,13 +13,13 @@ Visit = Callable[[str, Any, Any, Any], None]
 
 
 class Step(NamedTuple):
-    """One layer, or other operation, as it is run for an output of the classifier.
+    """One run of a layer or other operation of the classifier.
 
     Attributes:
-        path: its path.
+        path: path of the layer.
         layer: the layer or operation.
-        inputs: the symbolic tensors that it takes.
-        output: what it gives.
+        inputs: its symbolic input tensors.
+        output: its output.
     """
 
     path: str
@@ -29,11 +29,11 @@ class Step(NamedTuple):
 
 
 def run(model: keras.Model, inputs: Any, visit: Visit, training: bool | None = None) -> Any:
-    """Runs a functional or sequential model, showing every layer's output, those inside nested models too.
+    """Runs a functional or Sequential model and visits the output of every layer, including those of nested models.
 
     Args:
         model: the model.
-        inputs: its inputs: tensors, or symbolic ones.
+        inputs: its inputs, tensors or symbolic tensors.
         visit: called as `visit(path, layer, arguments, output)` after each layer, in order of execution.
         training: as in `model(inputs, training=...)`.
 
@@ -41,9 +41,9 @@ def run(model: keras.Model, inputs: Any, visit: Visit, training: bool | None = N
         The output of the model.
 
     Raises:
-        ValueError: inputs of another shape than the model takes.
+        ValueError: the model does not take inputs of this shape.
     """
-    # What `model(inputs)` does around its graph: without, each layer would forget its losses when it is called again.
+    # As `model(inputs)` does around its graph: otherwise each layer would drop its losses when it is called again.
     model._assert_input_compatibility(inputs)
     model._get_call_context()
     try:
@@ -60,15 +60,15 @@ def _run(
     prefix: str = "",
     instead: Callable[[str, Any], Any] = lambda path, layer: layer,
 ) -> Any:
-    """`run` without what is done once around it.
+    """`run` without the checks and call context around it.
 
-    `prefix` begins the paths; `instead(path, layer)` is run in the place of each layer.
+    Paths start with `prefix`; `instead(path, layer)` runs in place of each layer.
     """
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
         path = prefix + layer.name
         if "training" in getattr(layer, "_call_context_args", {}) and training is not None:
-            kwargs["training"] = training  # as Keras has it: the outer call decides
+            kwargs["training"] = training  # as in Keras, the outer call decides
         if is_transparent(layer):
             output = _run(layer, args[0], visit, kwargs.get("training"), path + "/", instead)
         else:
@@ -88,73 +88,73 @@ def _run(
 
 
 def is_transparent(layer: Any) -> bool:
-    """Whether the layers inside can be seen: a functional or sequential model that has been built."""
+    """Whether the layers inside are accessible: the layer is a built functional or Sequential model."""
     if isinstance(layer, keras.Sequential):
         return layer.built and len(layer.inputs) == 1
-    # A subclass of a functional model with a `call` of its own does something else than its graph.
+    # A subclass of a functional model with its own `call` does not follow its graph.
     return isinstance(layer, keras.Model) and type(layer).call.__qualname__ == "Functional.call"
 
 
 def operations(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The layers and other operations of a model with their paths, those inside nested models too."""
+    """The layers and other operations of a model with their paths, including those of nested models."""
     if is_transparent(model):
-        # Those of a Sequential are its layers.
+        # A Sequential has only layers.
         for operation in getattr(model, "operations", None) or model.layers:
             yield prefix + operation.name, operation
             yield from operations(operation, prefix + operation.name + "/")
 
 
 def steps(classifier: keras.Model) -> tuple[list[Step], keras.KerasTensor, keras.KerasTensor]:
-    """Every step of a classifier on symbolic images, in order; of nested models, those inside.
+    """Every step of a classifier on symbolic images, in order, with nested models replaced by their steps.
 
     Args:
-        classifier: a model that `sfocus_tf.classifiers.check` accepts.
+        classifier: a model that `sfocus_tf.classifier.checks.check` accepts.
 
     Returns:
         The steps, the symbolic images, and the classifier's output for them.
     """
-    found: list[Step] = []
+    recorded: list[Step] = []
 
     def record(path: str, layer: Any, arguments: Any, output: Any) -> None:
         tensors = [t for t in keras.tree.flatten(arguments) if isinstance(t, keras.KerasTensor)]
-        if not is_transparent(layer):  # what a nested model gives, its last layer gave already
-            found.append(Step(path, layer, tensors, output))
+        if not is_transparent(layer):  # the output of a nested model is that of its last layer
+            recorded.append(Step(path, layer, tensors, output))
 
     shape = [side or 224 for side in classifier.inputs[0].shape[1:3]]
     symbolic = keras.Input((*shape, classifier.inputs[0].shape[3]), dtype=classifier.inputs[0].dtype)
     result = run(classifier, symbolic, record)
-    return found, symbolic, result
+    return recorded, symbolic, result
 
 
 def rebuilt(model: keras.Model, instead: Callable[[str, Any], Any]) -> keras.Model:
-    """The network of a model with other layers: `instead(path, layer)` in the place of each, with no nested models."""
+    """Rebuilds a network with `instead(path, layer)` in place of each layer, without nested models."""
     inputs = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype)
     return keras.Model(inputs, _run(model, inputs, lambda *step: None, None, instead=instead), name=model.name)
 
 
 def flat(classifier: keras.Model) -> keras.Model:
-    """A copy of a network in float32 with no model inside another, for tools that cannot see into nested models.
+    """A float32 copy of a network without nested models, for tools that do not support them.
 
-    Its layers are called what `flat_name` makes of their paths.
+    `flat_name` names its layers by their paths.
     """
     inputs = keras.Input(classifier.input_shape[1:], name="image")
     copies: dict[int, Any] = {}
 
     def copied(path: str, layer: Any) -> Any:
-        if id(layer) not in copies:  # else it is run once more
+        if id(layer) not in copies:  # else the layer is run again
             change = {"name": flat_name(path)}
-            if isinstance(layer, keras.Layer):  # others are functions of tensors
+            if isinstance(layer, keras.Layer):  # other operations are functions of tensors
                 change["dtype"] = "float32"
             copies[id(layer)] = type(layer).from_config(layer.get_config() | change)
         return copies[id(layer)]
 
     def fill(path: str, layer: Any, arguments: Any, output: Any) -> None:
-        if id(layer) in copies and isinstance(layer, keras.Layer):  # by now the copy has weights
+        if id(layer) in copies and isinstance(layer, keras.Layer):  # the copy has weights now
             copies[id(layer)].set_weights(layer.get_weights())
 
     return keras.Model(inputs, _run(classifier, inputs, fill, None, instead=copied))
 
 
 def flat_name(path: str) -> str:
-    """The name of a layer in `flat` copies; its own where it is in no nested model."""
+    """The name of a layer in a `flat` copy; its own unless it is in a nested model."""
     return path.replace("/", ".")

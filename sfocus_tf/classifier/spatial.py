@@ -1,8 +1,8 @@
-"""Which outputs of a network's layers are feature maps: one position for each part of the image, in the same order.
+"""Finds which layer outputs are feature maps: tensors whose positions correspond to positions in the image.
 
-`[batch, heads, tokens, tokens]` has four axes too, but nothing lies where it lies in the image. So feature maps are
-followed from the image on: known layers such as convolutions keep positions in place, and what is not known is run on
-random numbers, to see whether a change on one side of its input shows on the same side of its output.
+`[batch, heads, tokens, tokens]` has four axes too, but its positions are not those of the image. So feature maps are
+followed from the image on: known layers such as convolutions keep positions in place, and unknown layers are run on
+random numbers, to test whether a change on one side of the input appears on the same side of the output.
 """
 
 import math
@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# Layers and operations of Keras whose output has positions where its inputs have them, by class name.
+# Keras layers and operations that keep positions in place, by class name.
 _KEEP_POSITIONS = {
     "Conv2D", "Conv2DTranspose", "SeparableConv2D", "DepthwiseConv2D", "Conv", "ConvTranspose", "SeparableConv",
     "DepthwiseConv", "MaxPooling2D", "AveragePooling2D", "MaxPool", "AveragePool", "BatchNormalization",
@@ -24,15 +24,15 @@ _KEEP_POSITIONS = {
     "Cast", "Dense", "ZeroPadding2D", "Cropping2D", "UpSampling2D", "Resizing", "CenterCrop", "LayerScale",
     "StochasticDepth", "Square", "Sqrt", "Absolute", "Negative", "Power", "Exp", "Log",
 }  # fmt: skip
-_ROWS = 5  # as they are, and with the upper, lower, left and right half changed
+_ROWS = 5  # unchanged, and with the upper, lower, left or right half changed
 
 
 class Positions:
     """Follows the positions of the image through the steps of a classifier, in order of execution.
 
     Attributes:
-        image: the symbolic images, `[batch, height, width, channels]`, or with the channels first where the network
-            brings them into this order itself.
+        image: the symbolic images, `[batch, height, width, channels]`, or with channels first if the network
+            transposes them itself.
     """
 
     def __init__(self, image: keras.KerasTensor):
@@ -44,7 +44,7 @@ class Positions:
         self._made_by: dict[int, tuple[Any, list[keras.KerasTensor]]] = {}
 
     def follow(self, layer: Any, inputs: list[keras.KerasTensor], output: Any) -> bool:
-        """Takes note of a step; whether its output is a feature map."""
+        """Records a step, and returns whether its output is a feature map."""
         tensors = [tensor for tensor in keras.tree.flatten(output) if isinstance(tensor, keras.KerasTensor)]
         for tensor in tensors:
             self._made_by[id(tensor)] = (layer, inputs)
@@ -55,20 +55,20 @@ class Positions:
     def _is_map(self, layer: Any, inputs: list[keras.KerasTensor], output: keras.KerasTensor) -> bool:
         maps = [tensor for tensor in inputs if id(tensor) in self._maps and not self._has_channels_first(tensor)]
         if _is_known(layer):
-            # Of several, one whose positions are those of the output: the others may be factors of the channels.
+            # With several inputs, one must have the output's size: the others may be scales of the channels.
             return any(len(inputs) == 1 or tensor.shape[1:3] == output.shape[1:3] for tensor in maps)
         if not self._plausible(output):
             return False
         if getattr(layer, "weights", None) and any(_same_proportions(tensor, output) for tensor in maps):
-            return True  # a layer that somebody wrote around convolutions
+            return True  # e.g. a custom layer around convolutions
         sources = self._sources(output)
         if not sources or 1 in output.shape[1:3]:
             return False
         try:
             verdict = _on_the_same_side(self._changed(sources, output))
-        except Exception:  # of a layer that somebody wrote for the numbers of this network alone
+        except Exception:  # e.g. a custom layer that only takes this network's values
             return any(_same_proportions(tensor, output) for tensor in maps)
-        if verdict is None:  # all positions are mixed: tokens that are put back into rows and columns are in order
+        if verdict is None:  # all positions are mixed; tokens reshaped to rows and columns keep their order
             return _are_tokens(inputs, output) and any(_same_proportions(tensor, output) for tensor in sources)
         return verdict
 
@@ -76,60 +76,60 @@ class Positions:
         return tensor is self.image and self._channels_first
 
     def _plausible(self, output: keras.KerasTensor) -> bool:
-        """Whether the image can have been reduced to these positions: both sides by about the same factor."""
+        """Whether both sides of the image were reduced by about the same factor."""
         rows, columns = (side / whole for side, whole in zip(output.shape[1:3], self._size, strict=True))
         return 1 / 3 < rows / columns < 3 and rows <= 2
 
     def _changed(self, sources: list[keras.KerasTensor], output: keras.KerasTensor) -> np.ndarray:
-        """An output for random numbers at the maps it is made of, and for others on each side of these maps."""
+        """The output for random values of its source maps, unchanged and changed on each side."""
         function = keras.Function(sources, output)
-        with keras.StatelessScope():  # states of random generators keep their values
-            given = [
+        with keras.StatelessScope():  # keeps the state of seed generators unchanged
+            values = [
                 _changed_on_each_side(tensor, self._has_channels_first(tensor), seed)
                 for seed, tensor in enumerate(sources)
             ]
-            return np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(function(given), "float32")))
+            return np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(function(values), "float32")))
 
     def _sources(self, output: keras.KerasTensor) -> list[keras.KerasTensor]:
-        """The nearest feature maps that an output is made of."""
-        found: dict[int, keras.KerasTensor] = {}
+        """The nearest feature maps that an output is computed from."""
+        sources: dict[int, keras.KerasTensor] = {}
         seen: set[int] = set()
         waiting = list(self._made_by[id(output)][1])
         while waiting:
             tensor = waiting.pop()
             if id(tensor) in self._maps:
-                found[id(tensor)] = tensor
+                sources[id(tensor)] = tensor
             elif id(tensor) not in seen and id(tensor) in self._made_by:
                 seen.add(id(tensor))
                 waiting += self._made_by[id(tensor)][1]
-        return list(found.values())
+        return list(sources.values())
 
 
 def _is_known(layer: Any) -> bool:
     if not type(layer).__module__.startswith("keras."):
         return False
     if "image_preprocessing" in type(layer).__module__:
-        return True  # such as RandomFlip, which does nothing outside of training
+        return True  # e.g. RandomFlip, which does nothing outside training
     if type(layer).__name__ == "Concatenate":
         return layer.axis in (-1, 3)
     return type(layer).__name__ in _KEEP_POSITIONS
 
 
 def _are_tokens(inputs: list[keras.KerasTensor], output: keras.KerasTensor) -> bool:
-    """Whether a feature map is made of tokens, `[batch, height * width, channels]`."""
+    """Whether a feature map is reshaped from tokens, `[batch, height * width, channels]`."""
     rows, columns, channels = output.shape[1:]
     return len(inputs) == 1 and tuple(inputs[0].shape[1:]) == (rows * columns, channels)
 
 
 def _same_proportions(before: keras.KerasTensor, after: keras.KerasTensor) -> bool:
-    """Whether both sides shrink by the same factor, up to rounding, or stay as they are."""
+    """Whether both sides shrink by the same factor, up to rounding, or stay the same."""
     rows, columns = (new / old for new, old in zip(after.shape[1:3], before.shape[1:3], strict=True))
     rounding = 2 / min(before.shape[1:3])
     return max(rows, columns) <= 1 and abs(rows - columns) <= rounding
 
 
 def _changed_on_each_side(tensor: keras.KerasTensor, channels_first: bool, seed: int) -> tf.Tensor:
-    """Random numbers for a map, and four times the same with others in one half."""
+    """Random numbers for a map, and four copies with new numbers in one half."""
     generator = np.random.default_rng(seed)
     shape = tuple(tensor.shape[1:])
     if channels_first:
@@ -146,7 +146,7 @@ def _changed_on_each_side(tensor: keras.KerasTensor, channels_first: bool, seed:
 
 
 def _on_the_same_side(values: np.ndarray) -> bool | None:
-    """Whether the four changes of `_changed_on_each_side` lie where they were made; `None` where it is not clear."""
+    """Whether the four changes of `_changed_on_each_side` appear on the side of the change; `None` if unclear."""
     change = np.abs(values[1:] - values[:1]).sum(-1)
     if not np.isfinite(change).all() or (change.sum((1, 2)) == 0).any():
         return None

@@ -60,6 +60,11 @@ def source(data_dir: str | pathlib.Path, part: Part) -> Source:
             raise ValueError(
                 f"data_dir: image {number} of {root / 'images.txt'} has no label, split or box of 4 numbers."
             )
+        if trains[number][0] not in ("0", "1"):
+            raise ValueError(
+                f"data_dir: {root / _SPLIT} gives image {number} the split {trains[number][0]!r}: expected 1 to train, "
+                "0 to test."
+            )
         if labels[number][0] not in numbering:
             raise ValueError(
                 f"data_dir: {root / 'image_class_labels.txt'} gives image {number} the class {labels[number][0]}, "

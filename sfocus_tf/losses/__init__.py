@@ -1,4 +1,4 @@
-"""The attention losses, when each is applied, and the objectives made of them."""
+"""The attention losses, their schedule, and the objectives that combine them."""
 
 from sfocus_tf.losses.attention_losses import consistency_loss, rival_loss, separation_loss
 from sfocus_tf.losses.objective import OBJECTIVES, SEPARATIONS, Objective, objective

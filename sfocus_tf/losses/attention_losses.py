@@ -1,13 +1,13 @@
-"""The attention losses, image by image.
+"""The attention losses, per image.
 
 Pure functions of tensors. Source: "Sharpen Focus: Learning with Attention Separability and Consistency", ICCV 2019,
 arXiv 1811.07484.
 
-The paper's two losses are ratios of sums over a map, and are differentiated twice in training. Where a map has (nearly)
-no mass such a ratio means nothing and its gradient has no bound, so an image whose target map sums to less than
-`floor` counts as zero, in value and gradient. Both are then bounded by their definition: values lie in [0, 1] and
-[theta - 1, theta], and the derivative with respect to any position of a map, the mask's part in it included, is at
-most (3 + omega * positions / 2) / floor.
+The paper's two losses are ratios of sums over a map, and training differentiates them twice. For a map with almost no
+mass such a ratio is meaningless and its gradient unbounded, so the loss of an image whose target map sums to less than
+`floor` is zero, in value and gradient. This bounds both losses: values lie in [0, 1] and [theta - 1, theta], and the
+derivative with respect to any position of a map, including through the mask, is at most
+(3 + omega * positions / 2) / floor.
 """
 
 import tensorflow as tf
@@ -18,17 +18,17 @@ from sfocus_tf.attention import SMALLEST_FLOOR, has_mass
 def separation_loss(
     target_map: tf.Tensor, rival_map: tf.Tensor, mask: tf.Tensor, floor: tf.Tensor | float = SMALLEST_FLOOR
 ) -> tf.Tensor:
-    """How much the attention of target and rival overlap inside the target's region, the paper's L_AS.
+    """Overlap of the attention of target and rival inside the target's region, the paper's L_AS.
 
         L_AS = 2 * sum(min(A(T), A(C)) * Mask) / sum(A(T) + A(C))
 
-    The maps must be raw: with each divided by its own maximum, training collapsed when it was tried.
+    The maps must be raw: in a trial with each map divided by its maximum, training collapsed.
 
     Args:
-        target_map: `A(T)`, `[batch, height, width]`, not negative.
+        target_map: `A(T)`, `[batch, height, width]`, 0 or more.
         rival_map: `A(C)` at the same layer, of the same shape.
         mask: the target's region at this layer's resolution, in [0, 1], of the same shape.
-        floor: the least sum of `target_map` that counts, scalar or `[batch]`; see `has_mass`.
+        floor: the minimum sum of `target_map`, scalar or `[batch]`; see `has_mass`.
 
     Returns:
         `[batch]`, in [0, 1].
@@ -46,19 +46,19 @@ def rival_loss(
     probability: tf.Tensor,
     floor: tf.Tensor | float = SMALLEST_FLOOR,
 ) -> tf.Tensor:
-    """The rival's attention inside the target's region, if the two are confused; another form of separation.
+    """Attention of the rival inside the target's region, weighted by its probability; not from the paper.
 
-        L = min(1, 4 p(C)) * 2 * sum(A(C) * Mask) / sum(A(T) + A(C)), where all but the first A(C) are constants
+        L = min(1, 4 p(C)) * 2 * sum(A(C) * Mask) / sum(A(T) + A(C)), where only the first A(C) is differentiated
 
-    Not the paper's. L_AS pulls at both maps, and where the rival's is the higher one it falls as that grows; here the
-    rival gives way everywhere in the region, and nothing else is pulled at directly.
+    L_AS acts on both maps, and falls as the rival's map grows where it is the higher one. This loss acts only on the
+    rival's map, and reduces it everywhere in the region.
 
     Args:
-        target_map: `A(T)`, `[batch, height, width]`, not negative.
+        target_map: `A(T)`, `[batch, height, width]`, 0 or more.
         rival_map: `A(C)` at the same layer, of the same shape.
         mask: the target's region at this layer's resolution, in [0, 1], of the same shape.
-        probability: `p(C)` by softmax (for several labels, by sigmoid), `[batch]`.
-        floor: the least sum of `target_map` that counts, scalar or `[batch]`; see `has_mass`.
+        probability: `p(C)` from softmax (multi-label: from sigmoid), `[batch]`.
+        floor: the minimum sum of `target_map`, scalar or `[batch]`; see `has_mass`.
 
     Returns:
         `[batch]`, in [0, 2].
@@ -76,30 +76,29 @@ def consistency_loss(
     floor: tf.Tensor | float = SMALLEST_FLOOR,
     has_region: tf.Tensor | bool = True,
 ) -> tf.Tensor:
-    """How much of the inner layer's attention lies outside the region that the last layer found, the paper's L_AC.
+    """Share of the inner layer's attention outside the last layer's region, the paper's L_AC.
 
         L_AC = theta - sum(A_inner(T) * Mask) / sum(A_inner(T))
 
     Args:
-        inner_target_map: `A_inner(T)`, `[batch, height, width]`, not negative.
-        mask: the last layer's region, resized to the inner resolution, in [0, 1], of the same shape.
+        inner_target_map: `A_inner(T)`, `[batch, height, width]`, 0 or more.
+        mask: the last layer's region resized to the inner resolution, in [0, 1], of the same shape.
         theta: share of the attention that should lie inside, in [0, 1].
-        floor: the least sum of the map that counts, scalar or `[batch]`; see `has_mass`.
-        has_region: `[batch]` bool, false where the last layer's map has no mass and the mask means nothing: there is no
-            region to be consistent with, and the image counts as zero.
+        floor: the minimum sum of the map, scalar or `[batch]`; see `has_mass`.
+        has_region: `[batch]` bool, false if the last layer's map has no mass and thus no region; the loss is then zero.
 
     Returns:
         `[batch]`, in [theta - 1, theta].
     """
     alive = has_mass(inner_target_map, floor) & has_region
     total = tf.reduce_sum(inner_target_map, axis=(1, 2), keepdims=True)
-    # Divided first: the mask's slope, times a map of 1e30, overflows where the last layer's map is small.
+    # Divide first: the mask's slope times a map of 1e30 overflows if the last layer's map is small.
     share = _ratio(inner_target_map, total, alive[:, tf.newaxis, tf.newaxis])
     inside = tf.reduce_sum(share * mask, axis=(1, 2))
     return tf.where(alive, theta - inside, tf.zeros_like(inside))
 
 
 def _ratio(part: tf.Tensor, whole: tf.Tensor, alive: tf.Tensor) -> tf.Tensor:
-    """`part / whole`, and zero with zero gradient where not alive (both are replaced, so that no NaN can arise)."""
+    """`part / whole`, or zero with zero gradient if not alive (replaces both operands, so that no NaN arises)."""
     zero, one = tf.zeros_like(whole), tf.ones_like(whole)
     return tf.where(alive, part, zero) / tf.where(alive, whole, one)

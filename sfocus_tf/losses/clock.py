@@ -1,4 +1,4 @@
-"""How far a run of training is: the steps that the times of the terms are shares of."""
+"""The clock of a training run: the current step and the total, for the schedule of the terms."""
 
 import inspect
 from typing import Any
@@ -6,38 +6,38 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-_UNKNOWN = 2**30  # steps an epoch is taken to have until one has been counted: then shares go by whole epochs
+_UNKNOWN = 2**30  # steps assumed per epoch until one has been counted; shares then advance by whole epochs
 
 
 class Clock:
-    """The step of the present `fit`, and how many it will have, in the optimizer's count.
+    """The current step of a `fit` and its total, in optimizer steps.
 
-    Without a `fit`, as with `train_on_batch`, the number of steps is 0: not known.
+    Outside `fit`, as with `train_on_batch`, the total is 0: unknown.
     """
 
     def __init__(self, steps: int | None):
-        """Sets up the clock; to be called in the strategy's scope.
+        """Creates the clock; call it in the strategy's scope.
 
         Args:
-            steps: of the whole run where `fit` cannot know them; then they are counted from the optimizer's first.
+            steps: total of the run if `fit` cannot know it, counted from the optimizer's first step; else `None`.
         """
         self.steps = steps
-        # No Keras variable, so that files and `get_weights` do not hold it.
+        # Not a Keras variable, to keep it out of files and `get_weights`.
         self._run = tf.Variable([0, 0], dtype=tf.int64, trainable=False, name="run")
 
     def now(self, iterations: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | int]:
-        """The step of the run, and the steps it has, for the optimizer's iterations; int64 scalars."""
+        """The step of the run and the total, int64 scalars, given the optimizer's iterations."""
         if self.steps is not None:
             return iterations, self.steps
         return iterations - self._run[0], self._run[1]
 
     def begin(self, first: int, steps: int) -> None:
-        """A run of so many steps began at the optimizer's iteration `first`."""
+        """Starts a run of `steps` steps at the optimizer's iteration `first`."""
         self._run.assign([first, steps])
 
 
 class _SetClock(keras.callbacks.Callback):
-    """Sets the clock from what `fit` knows: its epochs, and their steps."""
+    """Sets the clock from the epochs of `fit` and their steps."""
 
     def __init__(self, clock: Clock):
         super().__init__()
@@ -46,7 +46,7 @@ class _SetClock(keras.callbacks.Callback):
         self._epoch_began = 0
 
     def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
-        """Sets the clock; once an epoch of unknown length has been counted, by its length."""
+        """Sets the clock; if the steps per epoch are unknown, from those counted in the last epoch."""
         optimizer = self.model.optimizer
         self._epoch_began = int(tf.convert_to_tensor(optimizer.iterations))
         batches = self.params["steps"]

@@ -1,4 +1,4 @@
-"""Settings of models that were saved by version 0.1, as an objective."""
+"""Converts settings of models saved by version 0.1 to an objective."""
 
 from typing import Any
 
@@ -10,28 +10,28 @@ _SAME = ("sigma", "omega", "theta", "minimum_mass", "second_order")
 
 
 def is_former(config: dict[str, Any]) -> bool:
-    """Whether a saved config is of version 0.1."""
+    """Whether a saved config is from version 0.1."""
     return "separation_last" in config
 
 
 def objective_of(config: dict[str, Any]) -> tuple[Objective, str | None]:
-    """What the settings of version 0.1 are now.
+    """Converts the settings of version 0.1.
 
     Args:
-        config: of a saved model; `is_former`.
+        config: config of a saved model for which `is_former` is true.
 
     Returns:
-        The objective, and why the model can no longer be trained, or `None`.
+        The objective, and the reason why the model can no longer be trained, or `None`.
     """
     terms = {key: config[key] for key in _TERMS}
-    # Times were steps of the whole run.
+    # Version 0.1 had steps instead of shares of the run.
     steps = max(1, *(term["warmup_steps"] + term["ramp_steps"] for term in terms.values()))
     settings: dict[str, Any] = {
         _TERMS[key]: Term(term["weight"], term["warmup_steps"] / steps, term["ramp_steps"] / steps, term["every_steps"])
         for key, term in terms.items()
     }
     settings |= {key: config[key] for key in _SAME if key in config}
-    separation = config.get("separation", "overlap")  # the only form in files that do not name one
+    separation = config.get("separation", "overlap")  # the only form when files did not name one
     reason = None
     if separation not in SEPARATIONS:
         reason = f"its separation={separation!r} was removed, as it gained nothing"

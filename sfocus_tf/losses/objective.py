@@ -1,4 +1,4 @@
-"""The objective of training: the attention losses beside cross-entropy, their settings and timing."""
+"""The training objective: the attention losses added to cross-entropy, their settings and schedule."""
 
 import dataclasses
 from typing import Any
@@ -7,7 +7,7 @@ from sfocus_tf.errors import unknown
 from sfocus_tf.losses.schedule import Term
 
 SEPARATIONS = ("overlap", "rival")
-# What is explained while training: maps of the scores, or of the scores less their mean over the classes.
+# Training uses maps of the scores, or of the scores minus their mean over the classes.
 TRAINED_ON = ("score", "relative")
 _OFF, _LAST = Term(0.0), Term(0.3)
 
@@ -19,30 +19,30 @@ class Objective:
         L = L_classification + w1 * L_AS(inner) + w2 * L_AS(last) + w3 * L_AC
 
     Source: "Sharpen Focus: Learning with Attention Separability and Consistency", ICCV 2019, arXiv 1811.07484. The
-    times of the terms are shares of one `fit`, from epoch 0 to `epochs`; `fit` knows how many steps that is.
+    warmup and ramp of a term are shares of one `fit`, from epoch 0 to `epochs`.
 
     Attributes:
-        separation: form of the separation loss: "overlap", the paper's `sfocus_tf.losses.separation_loss`, which pulls
-            at the attention of both classes; or "rival", `sfocus_tf.losses.rival_loss`, to which only the rival's gives
-            way.
+        separation: form of the separation loss: "overlap", the paper's `sfocus_tf.losses.separation_loss`, which
+            changes the attention of both classes; or "rival", `sfocus_tf.losses.rival_loss`, which changes only the
+            rival's.
         inner, last: the separation loss at each layer.
         consistency: the consistency loss, `sfocus_tf.losses.consistency_loss`.
-        of: what the maps explain: "score", or "relative" for the scores less their mean over the classes, which is for
-            a single label only.
-        second_order: differentiate the attention through its own weights, as the paper does; `False` takes them as
-            constants: cheaper, and another method.
+        of: what the maps explain: "score", or "relative" for the scores minus their mean over the classes (single-label
+            only).
+        second_order: differentiate the attention through its channel weights, as in the paper; `False` treats them as
+            constants, which is cheaper but another method.
         sigma: threshold of the soft mask, in [0, 1]; see `sfocus_tf.attention.soft_mask`.
         omega: steepness of the soft mask, in [0, 10000].
         theta: share of the inner attention that should lie inside the mask, in [0, 1].
-        minimum_mass: images whose target map holds less than this share of the evidence in their features count as
-            zero, in [0, 1]; 0 leaves none out. See `sfocus_tf.attention.Attention`.
-        per_class: for several labels, divide the weights by the number of classes, as binary cross-entropy is a mean
-            over the classes.
-        steps: of the whole run, counted by the optimizer, where `fit` cannot know them: `train_on_batch`, or a run in
+        minimum_mass: the losses of images whose target map holds less than this share of the absolute evidence (its
+            `capacity`, see `sfocus_tf.attention.Attention`) are zero; in [0, 1], 0 leaves no image out.
+        per_class: for a multi-label classifier, divide the weights by the number of classes, as binary cross-entropy is
+            a mean over the classes.
+        steps: optimizer steps of the whole run, if `fit` cannot know them: with `train_on_batch`, or for a run in
             several calls of `fit`.
 
     Raises:
-        ValueError: an unknown name, or a number out of its range.
+        ValueError: an unknown name, or a number out of range.
     """
 
     separation: str = "rival"
@@ -66,21 +66,21 @@ class Objective:
             if not 0 <= getattr(self, name) <= high:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected a number from 0 to {high:g}.")
         if self.steps is not None and self.steps < 1:
-            raise ValueError(f"steps={self.steps!r}: expected a positive number, or None where fit knows it.")
+            raise ValueError(f"steps={self.steps!r}: expected a positive number, or None if fit knows it.")
 
     @property
     def terms(self) -> dict[str, Term]:
-        """The terms by the names under which they are logged."""
+        """The terms by log name."""
         return {"separation_inner": self.inner, "separation_last": self.last, "consistency": self.consistency}
 
 
 def _late(weight: float) -> Term:
-    """A term that starts late, as the attention of a random head is noise."""
+    """A term with a delayed start, as the attention of a random head is noise."""
     return Term(weight, warmup=0.1, ramp=0.1)
 
 
 OBJECTIVES = {
-    # The equations as the paper has them: all weights 1 from the first step, no image left out.
+    # The paper's equations: all weights 1 from the first step, no image left out.
     "paper": Objective("overlap", Term(1.0), Term(1.0), Term(1.0), minimum_mass=0.0, per_class=False),
     "default": Objective("rival", _late(0.0), _late(0.3), _late(0.0)),
     "light": Objective("rival", _late(0.0), _late(0.3), _late(0.0)),
@@ -88,38 +88,38 @@ OBJECTIVES = {
 
 
 def objective(name: str = "default", **changes: Any) -> Objective:
-    """An objective by name, with some settings changed.
+    """Creates an objective by name, with some settings changed.
 
     Example:
         sf.objective("paper", consistency=0.3, inner=sf.Term(1.0, warmup=0.1))
 
     Args:
-        name: "paper", the equations as they stand; "default", a safe form of them; or "light", separation at the last
-            layer only, at next to no cost in time.
-        **changes: attributes of `Objective`. A term is given as a `Term`, as a dictionary of what changes in it, or as
-            a number, its weight.
+        name: "paper", the exact equations; or "default" or "light", `rival_loss` at the last layer only, almost
+            free.
+        **changes: attributes of `Objective`. A term can be a `Term`, a dictionary of its changed attributes, or a
+            number, its weight.
 
     Returns:
         The objective.
 
     Raises:
-        ValueError: an unknown name or setting, or a value out of its range.
+        ValueError: an unknown name or setting, or a value out of range.
     """
     if name not in OBJECTIVES:
         raise unknown("objective", name, OBJECTIVES)
     chosen = OBJECTIVES[name]
     fields = [field.name for field in dataclasses.fields(Objective)]
-    given: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, value in changes.items():
         if key not in fields:
             raise unknown("objective: setting", key, fields)
         former = getattr(chosen, key)
-        given[key] = _changed(key, former, value) if isinstance(former, Term) else value
-    return dataclasses.replace(chosen, **given)
+        values[key] = _changed(key, former, value) if isinstance(former, Term) else value
+    return dataclasses.replace(chosen, **values)
 
 
 def _changed(name: str, term: Term, change: Any) -> Term:
-    """A term with what `objective` was given for it."""
+    """A term with the changes passed to `objective`."""
     if isinstance(change, Term):
         return change
     changes = change if isinstance(change, dict) else {"weight": change}

@@ -1,4 +1,4 @@
-"""When, and with how much weight, a term of the objective is applied."""
+"""The schedule of a term of the objective: its weight at each step."""
 
 import dataclasses
 
@@ -7,17 +7,17 @@ import tensorflow as tf
 
 @dataclasses.dataclass(frozen=True)
 class Term:
-    """The weight of one loss term over a run of training.
+    """The weight of a loss term over a training run.
 
     Attributes:
-        weight: its factor in the total loss, 0 or more; 1.0 in the paper.
-        warmup: share of the run before it is applied at all, in [0, 1].
-        ramp: share of the run over which its weight then grows linearly from 0 to `weight`, in [0, 1].
-        every_steps: k to apply it every k-th step only, with k times the weight (lazy regularisation; Karras et al.,
-            CVPR 2020, arXiv 1912.04958, appendix B). A step in which no term is due computes no attention.
+        weight: factor in the total loss, 0 or more; 1.0 in the paper.
+        warmup: share of the run before the term starts, in [0, 1].
+        ramp: share of the run over which the weight then grows linearly from 0 to `weight`, in [0, 1].
+        every_steps: k to apply the term only every k-th step, with k times the weight (lazy regularisation; Karras et
+            al., CVPR 2020, arXiv 1912.04958, appendix B). A step without a due term computes no attention.
 
     Raises:
-        ValueError: a value out of its range.
+        ValueError: a value out of range.
     """
 
     weight: float = 1.0
@@ -36,31 +36,31 @@ class Term:
 
     @property
     def always_due(self) -> bool:
-        """Whether it counts in every step, the first one included."""
+        """Whether the term applies in every step, including the first."""
         return self.warmup == 0 and self.ramp == 0 and self.every_steps == 1
 
     def ramp_at(self, step: tf.Tensor, steps: tf.Tensor | int) -> tf.Tensor:
-        """The share of the weight that counts at a step: 0 in warm-up, 1 after the ramp.
+        """The share of the weight at a step: 0 during warmup, 1 after the ramp.
 
         Args:
-            step: number of the step in the run, a scalar int64.
-            steps: of the whole run, a scalar int64; 0 where that is not known, and the whole weight counts.
+            step: number of the step in the run, an int64 scalar.
+            steps: total of the run, an int64 scalar; 0 if unknown, for the full weight.
         """
-        into, ramp = tf.cast(step - _share(self.warmup, steps), tf.float32), _share(self.ramp, steps)
-        begun = tf.cast(into >= 0, tf.float32)
+        elapsed, ramp = tf.cast(step - _share(self.warmup, steps), tf.float32), _share(self.ramp, steps)
+        begun = tf.cast(elapsed >= 0, tf.float32)
         if isinstance(ramp, int):
-            return tf.clip_by_value(into / ramp, 0.0, 1.0) if ramp else begun
-        grown = tf.clip_by_value(tf.math.divide_no_nan(into, tf.cast(ramp, tf.float32)), 0.0, 1.0)
+            return tf.clip_by_value(elapsed / ramp, 0.0, 1.0) if ramp else begun
+        grown = tf.clip_by_value(tf.math.divide_no_nan(elapsed, tf.cast(ramp, tf.float32)), 0.0, 1.0)
         return tf.where(ramp > 0, grown, begun)
 
     def boost_at(self, step: tf.Tensor, steps: tf.Tensor | int) -> tf.Tensor:
-        """What makes up for the steps left out: `every_steps` where `step` is one of the k-th, else 0."""
+        """The factor for skipped steps: `every_steps` if the term is due at `step`, else 0."""
         due = tf.equal((step - _share(self.warmup, steps)) % self.every_steps, 0)
         return tf.cast(due, tf.float32) * float(self.every_steps)
 
 
 def _share(share: float, steps: tf.Tensor | int) -> tf.Tensor | int:
-    """A share of the run as whole steps."""
+    """A share of the run in whole steps."""
     if isinstance(steps, int):
         return round(share * steps)
     return tf.cast(tf.round(share * tf.cast(steps, tf.float64)), tf.int64)

@@ -1,4 +1,4 @@
-"""The attention terms of a batch: the losses of its images, and what is logged beside them."""
+"""The attention terms of a batch: batch means of the losses and of the logged shares."""
 
 from typing import Any, NamedTuple
 
@@ -9,17 +9,17 @@ from sfocus_tf.losses.attention_losses import consistency_loss, rival_loss, sepa
 from sfocus_tf.losses.objective import Objective
 
 TERMS = ("separation_inner", "separation_last", "consistency")
-# Logged beside the terms: shares of the images, in the order of `image_terms`.
+# Logged shares of the images, in the order of `image_terms`.
 SHARES = ("dead_target_inner", "dead_rival_inner", "dead_target_last", "dead_rival_last", "weak_inner", "weak_last")
 
 
 class BatchTerms(NamedTuple):
-    """Means of a batch, all scalars.
+    """Batch means of the terms and of the logged shares, all scalars.
 
     Attributes:
         terms: each term's mean over the images, in the order of `TERMS`.
-        shares: of the images that have target and rival, in the order of `SHARES`.
-        valid: share of the images that have target and rival.
+        shares: shares of the images with target and rival, in the order of `SHARES`.
+        valid: share of images with target and rival.
     """
 
     terms: tuple[tf.Tensor, ...]
@@ -28,23 +28,23 @@ class BatchTerms(NamedTuple):
 
 
 def no_terms(dtype: str) -> BatchTerms:
-    """The means of a batch whose attention was not computed."""
+    """The batch means without attention: zeros."""
     zero = tf.zeros((), dtype)
     return BatchTerms((zero,) * len(TERMS), (zero,) * len(SHARES), zero)
 
 
 def batch_terms(objective: Objective, extracted: Extracted, sample_weight: Any, multi_label: bool) -> BatchTerms:
-    """The terms of a batch.
+    """Computes the terms of a batch.
 
     Args:
-        objective: how they are made.
+        objective: the training objective.
         extracted: scores, classes and attention; images without both classes count as zero.
         sample_weight: as in `keras.Model.fit`, or `None`.
-        multi_label: several classes an image.
+        multi_label: whether images may have several classes.
 
     Returns:
-        Their means. As in Keras' losses, the sum of weighted values over the number of images (0 for a replica that
-        got none).
+        The batch means. As in Keras' losses, the sum of weighted values over the number of images (0 for a replica
+        without images).
     """
     dtype = extracted.last.target.map.dtype
     scores = tf.cast(extracted.scores, dtype)
@@ -59,23 +59,23 @@ def batch_terms(objective: Objective, extracted: Extracted, sample_weight: Any, 
     means = tuple(_mean(term * weight) for term in terms)
     share = _mean(valid)
     return BatchTerms(
-        means, tuple(tf.math.divide_no_nan(_mean(tf.cast(each, dtype) * valid), share) for each in shares), share
+        means, tuple(tf.math.divide_no_nan(_mean(tf.cast(flag, dtype) * valid), share) for flag in shares), share
     )
 
 
 def image_terms(
     objective: Objective, inner: AttentionPair, last: AttentionPair, probability: tf.Tensor
 ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-    """The terms of each image.
+    """Computes the terms of each image.
 
     Args:
-        objective: how they are made.
-        inner: attention at the inner layer; without positions where it was left out, and what needs it is 0 or false.
+        objective: the training objective.
+        inner: attention at the inner layer; if it was left out, what depends on it is 0 or false.
         last: attention at the last layer.
-        probability: `p(C)`, of the rival, `[batch]`.
+        probability: `p(C)` of the rival, `[batch]`.
 
     Returns:
-        A list of `[batch]` floats in the order of `TERMS`, and one of `[batch]` bools in that of `SHARES`.
+        A list of `[batch]` floats in the order of `TERMS`, and one of `[batch]` bools in the order of `SHARES`.
     """
     floor_inner = objective.minimum_mass * inner.target.capacity
     floor_last = objective.minimum_mass * last.target.capacity
@@ -95,11 +95,11 @@ def image_terms(
         consistency_loss(inner.target.map, inner_mask, objective.theta, floor_inner, last_alive),
     ]
     has_inner = tf.size(inner.target.map) > 0
-    dead = [tf.reduce_all(each.map <= 0, axis=(1, 2)) for each in (*inner, *last)]
-    shares = [*(each & has_inner for each in dead[:2]), *dead[2:], ~inner_alive & has_inner, ~last_alive]
+    dead = [tf.reduce_all(attended.map <= 0, axis=(1, 2)) for attended in (*inner, *last)]
+    shares = [*(flag & has_inner for flag in dead[:2]), *dead[2:], ~inner_alive & has_inner, ~last_alive]
     return terms, shares
 
 
 def _mean(values: tf.Tensor) -> tf.Tensor:
-    """The mean of a vector; 0 of an empty one."""
+    """The mean of a vector; 0 if it is empty."""
     return tf.math.divide_no_nan(tf.reduce_sum(values), tf.cast(tf.size(values), values.dtype))

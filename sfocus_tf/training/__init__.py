@@ -1,4 +1,4 @@
-"""Training from a config: data, model, fit, checkpoints, results."""
+"""Training from a config: data, model, fit, checkpoints and results."""
 
 from sfocus_tf.training.config import Config, resolve
 from sfocus_tf.training.interruption import INTERRUPTED, WORKER_LOST, StoppedError, WorkerLostError

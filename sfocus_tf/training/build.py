@@ -1,4 +1,4 @@
-"""The data and the compiled model that a config describes."""
+"""Builds the data and the compiled model of a config."""
 
 import dataclasses
 import pathlib
@@ -13,7 +13,7 @@ from sfocus_tf.training.config import Config
 
 
 def splits(config: Config) -> dict[str, Data]:
-    """The splits of the data set by name: "train", "test", and "validation" where images are held out for it."""
+    """The splits of the dataset: "train", "test", and "validation" if the config holds images out for it."""
     names = ("train", "validation", "test") if config.validation_fraction else ("train", "test")
     options: dict[str, Any] = {
         "data_dir": config.data_dir,
@@ -31,11 +31,11 @@ def splits(config: Config) -> dict[str, Data]:
 
 
 def start_file(weights: str | None) -> pathlib.Path | None:
-    """The file that `config.weights` names, or `None` where it names none."""
+    """The file in `config.weights`, or `None` if it is not a file."""
     if weights in (None, "none", "imagenet"):
         return None
     try:
-        return saved_models.model_file(weights)
+        return saved_models.find(weights).file
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"config.weights={weights!r}: no such file. Expected imagenet, none, a .keras file or a workdir."
@@ -43,7 +43,7 @@ def start_file(weights: str | None) -> pathlib.Path | None:
 
 
 def model(config: Config, train: Data, start: pathlib.Path | None) -> SharpenFocus:
-    """The compiled model, with the weights of the file `start` where there is one."""
+    """The compiled model, with the weights of the file `start` if there is one."""
     classifier = backbones.create(
         config.backbone, len(train.class_names), train.image_size, config.initial_weights, config.dropout
     )
@@ -61,7 +61,7 @@ def model(config: Config, train: Data, start: pathlib.Path | None) -> SharpenFoc
     loss: keras.losses.Loss
     if train.multi_label:
         loss = keras.losses.BinaryCrossentropy(from_logits=True)
-        # An approximation while training; the exact mean average precision is computed at the end.
+        # An approximation during training; the exact mean average precision is computed at the end.
         metric = keras.metrics.AUC(
             curve="PR", multi_label=True, num_labels=len(train.class_names), from_logits=True, name="pr_auc"
         )
@@ -73,7 +73,7 @@ def model(config: Config, train: Data, start: pathlib.Path | None) -> SharpenFoc
 
 
 def optimizer(config: Config, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """The optimizer, with its schedule over the whole run."""
+    """The optimizer, with the learning-rate schedule of the whole run."""
     settings = config.optimizer
     total, warmup = config.epochs * steps_per_epoch, round(settings.warmup_epochs * steps_per_epoch)
     rate: Any = settings.rate

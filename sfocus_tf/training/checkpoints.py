@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, and a run's history."""
+"""Atomic checkpoints, and the history of a run."""
 
 import csv
 import io
@@ -13,17 +13,17 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-# Beside Keras' own members of the archive, so that the file is one with them.
+# Members added to the .keras archive, so that a checkpoint is one file.
 _POSITION, _METRICS = "position.json", "metrics.npz"
 
 
 class Position(NamedTuple):
-    """How far a run has come.
+    """The progress of a run.
 
     Attributes:
-        epochs: epochs that are complete.
-        steps: steps of the next one that are done, where the run was stopped in the middle of it.
-        seconds: that these steps took.
+        epochs: complete epochs.
+        steps: steps done in the next epoch, if the run stopped in mid-epoch.
+        seconds: training time of these steps.
     """
 
     epochs: int
@@ -32,30 +32,30 @@ class Position(NamedTuple):
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Writes `last.keras` after each epoch, and `best.keras` when the validation measure has improved.
+    """Writes `last.keras` after each epoch, and `best.keras` when the validation metric improves.
 
-    A file is written beside its place and then moved there, so that whenever the process dies or the disk fills up,
-    the checkpoint before it is intact. A model that has gone to NaN is never written. Under a strategy with several
-    workers all of them save, each where it is told to; see `sfocus_tf.distribution.folder_to_write`.
+    A file is written next to its place and then moved there, so that the last checkpoint stays intact if the process
+    dies or the disk is full. A model with NaN is never written. Of several workers, all save, each to its own folder;
+    see `sfocus_tf.distribution.folder_to_write`.
     """
 
     def __init__(self, folder: pathlib.Path, monitor: str | None, best: float = -math.inf):
         """Sets up the callback.
 
         Args:
-            folder: where the files go.
-            monitor: the log that decides which epoch is best (higher is better); `None` to keep no best.
-            best: its best value so far, in a run that is resumed.
+            folder: folder for the files.
+            monitor: the log that selects the best epoch (higher is better); `None` for no `best.keras`.
+            best: its best value so far, in a resumed run.
         """
         super().__init__()
         self.folder, self.monitor, self.best = folder, monitor, best
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Saves.
+        """Saves the checkpoint.
 
         Raises:
             FloatingPointError: a loss or a weight is NaN or infinite; nothing is written.
-            OSError: the file could not be written; the message says what is left.
+            OSError: the file could not be written; the message says which checkpoint is left.
         """
         logs = logs or {}
         bad = [name for name in ("loss", "val_loss") if not math.isfinite(logs.get(name, 0.0))]
@@ -64,12 +64,12 @@ class Checkpoint(keras.callbacks.Callback):
         self.best = max(self.best, value)
 
     def save(self, epoch: int, steps: int, seconds: float = 0.0) -> None:
-        """Saves in the middle of an epoch, with the metrics as they stand; raises as `on_epoch_end` does.
+        """Saves in mid-epoch, with the current state of the metrics; raises the same errors as `on_epoch_end`.
 
         Args:
             epoch: number of the epoch.
-            steps: its steps so far.
-            seconds: that they took.
+            steps: steps of the epoch so far.
+            seconds: training time of these steps.
         """
         self._write(Position(epoch, steps, seconds), [], better=False)
 
@@ -100,20 +100,20 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 class RestoreMetrics(keras.callbacks.Callback):
-    """Lets the metrics of an epoch go on from where a run stopped in its middle."""
+    """Restores the metrics of an epoch that was stopped midway."""
 
     def __init__(self, path: pathlib.Path, multi_label: bool):
-        """Sets up the callback, with a checkpoint that was saved in the middle of an epoch."""
+        """Sets up the callback from a checkpoint that was saved in mid-epoch."""
         super().__init__()
         self.multi_label = multi_label
         with zipfile.ZipFile(path) as archive, np.load(io.BytesIO(archive.read(_METRICS))) as values:
             self.values: list[np.ndarray] | None = [values[name] for name in values.files]
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Restores, once, what Keras has just reset."""
+        """Restores the metrics once, after Keras has reset them."""
         if self.values is not None:
             if len(self.values) > len(_metric_variables(self.model)):
-                # Without a strategy Keras makes some of them in the first step only.
+                # Without a strategy Keras creates some of them only in the first step.
                 scores = np.zeros((1, *self.model.classifier.output_shape[1:]), np.float32)
                 labels = scores if self.multi_label else np.zeros(1, np.int32)
                 self.model.compute_metrics(None, labels, scores)
@@ -133,20 +133,20 @@ def _packed(variables: list[keras.Variable]) -> bytes:
 
 
 def position(path: pathlib.Path) -> Position:
-    """How far the run had come when a checkpoint was written."""
+    """The position of the run when a checkpoint was written."""
     with zipfile.ZipFile(path) as archive:
         return Position(**json.loads(archive.read(_POSITION)))
 
 
 def replace(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Moves a file that has just been written over another one, once its content is on the disk."""
+    """Moves a newly written file over another, after flushing its content to disk."""
     with open(source, "rb") as file:
         os.fsync(file.fileno())
     os.replace(source, target)
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
+    """Writes a text file atomically."""
     new = path.with_name(path.name + ".new")
     new.write_text(text)
     replace(new, path)
@@ -155,12 +155,12 @@ def write_text(path: pathlib.Path, text: str) -> None:
 def read_history(path: pathlib.Path, epochs: int) -> list[dict[str, float]]:
     """The rows of the first `epochs` epochs of a CSV log."""
     _, rows = _history(path, epochs)
-    # CSVLogger adds columns of NA where there is no validation.
+    # CSVLogger adds columns of NA without validation.
     return [{name: float(value) for name, value in row.items() if value != "NA"} for row in rows]
 
 
 def cut_history(path: pathlib.Path, epochs: int) -> None:
-    """Leaves the rows of the first `epochs` epochs in a CSV log: the rest will be run again."""
+    """Removes all rows after the first `epochs` epochs from a CSV log, as these epochs run again."""
     names, rows = _history(path, epochs)
     lines = [",".join(names), *(",".join(row[name] for name in names) for row in rows)]
     if names:
@@ -177,9 +177,9 @@ def _history(path: pathlib.Path, epochs: int) -> tuple[list[str], list[dict[str,
 
 
 def load(model: keras.Model, path: pathlib.Path) -> None:
-    """Weights, optimizer and random state into a model made anew.
+    """Loads weights, optimizer state and random state into a newly built model.
 
-    A model that Keras loads has forgotten which variables have no weight decay.
+    Not `keras.models.load_model`, which forgets the variables that are excluded from weight decay.
     """
     model.optimizer.build(model.trainable_variables)
     model.load_weights(path)

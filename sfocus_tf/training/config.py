@@ -1,4 +1,4 @@
-"""The config of a run: checked and resolved once, before any work is done, and frozen from then on."""
+"""The config of a run, checked once at the start and then frozen."""
 
 import dataclasses
 import json
@@ -16,16 +16,16 @@ METHODS = ("icasc", "cross_entropy")
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "step", "constant")
 _PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
-# What changes nothing about the result of a run.
+# Keys that do not change the result of a run.
 _OF_NO_EFFECT = ("attention_images_every", "check_images", "strategy", "devices")
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """The keys of `config.optimizer`, as `configs/common.py` explains them, and what follows from them.
+    """The keys of `config.optimizer`, documented in `configs/common.py`, and the effective learning rate.
 
     Attributes:
-        rate: the learning rate for the batch size, scaled linearly (Goyal et al. 2017) where the config asks for it.
+        rate: the learning rate, scaled linearly to the batch size (Goyal et al. 2017) if `rate_for_batch` is set.
     """
 
     name: str
@@ -43,11 +43,11 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The keys of a config, as `configs/common.py` explains them.
+    """The keys of a config, documented in `configs/common.py`.
 
     Attributes:
-        objective: of `config.objective`; without weights for cross-entropy.
-        given: all keys as they were given, for JSON.
+        objective: the objective of `config.objective`; all weights are 0 for cross-entropy.
+        given: all keys as they were set, for JSON.
     """
 
     dataset: str
@@ -81,16 +81,16 @@ class Config:
 
     @property
     def initial_weights(self) -> str | None:
-        """What the backbone begins with: "imagenet", or `None` for random weights or those of a file."""
+        """Initial weights of the backbone: "imagenet", or `None` for random weights or those of a file."""
         return "imagenet" if self.weights == "imagenet" else None
 
     @property
     def objective_used(self) -> dict[str, Any] | None:
-        """The objective spelt out, as the same name may stand for another one in another version; `None` without."""
+        """All settings of the objective, as its name may change meaning between versions; `None` for cross-entropy."""
         return dataclasses.asdict(self.objective) if self.method == "icasc" else None
 
     def identity(self) -> dict[str, Any]:
-        """All that decides the result of a run: the same for runs that may go on in one workdir."""
+        """The settings that determine the result of a run; a run is only resumed if they are equal."""
         kept = {key: value for key, value in self.given.items() if key not in _OF_NO_EFFECT}
         kept["objective"] = self.objective_used
         if self.data_dir:
@@ -99,13 +99,13 @@ class Config:
 
 
 def resolve(config: ml_collections.ConfigDict) -> Config:
-    """Checks a config and resolves it.
+    """Checks and resolves a config.
 
     Args:
-        config: every key of `configs/common.py`.
+        config: a config with every key of `configs/common.py`.
 
     Raises:
-        ValueError: a setting that is not valid.
+        ValueError: an invalid setting.
     """
     keys = {key: value for key, value in config.items() if key not in ("optimizer", "objective")}
     keys["devices"] = tuple(config.devices)
@@ -124,25 +124,25 @@ def resolve(config: ml_collections.ConfigDict) -> Config:
 
 
 def _objective(config: ml_collections.ConfigDict) -> Objective:
-    """The objective that a config describes; all weights are zero for cross-entropy."""
+    """The objective of a config; all weights are 0 for cross-entropy."""
     settings = config.objective.to_dict()
     name = settings.pop("name")
     changes = {}
     for key, value in settings.items():
-        given = {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
-        if given not in (None, {}):
-            changes[key] = given
+        change = {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+        if change not in (None, {}):
+            changes[key] = change
     try:
         chosen = objective(name, **changes)
     except ValueError as error:
         raise ValueError(f"config.objective: {error}") from error
-    if config.method == "cross_entropy":  # then each step is exactly one of plain Keras
+    if config.method == "cross_entropy":  # then each step equals one of plain Keras
         return dataclasses.replace(chosen, inner=Term(0.0), last=Term(0.0), consistency=Term(0.0))
     return chosen
 
 
 def _check_names(config: ml_collections.ConfigDict) -> None:
-    """Raises a `ValueError` for a name that is not known."""
+    """Raises a `ValueError` for an unknown name."""
     backbones.check(config.backbone, "imagenet" if config.weights == "imagenet" else None)
     for key, value, valid in (
         ("method", config.method, METHODS),
@@ -158,7 +158,7 @@ def _check_names(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_numbers(config: ml_collections.ConfigDict) -> None:
-    """Raises a `ValueError` for a number out of its range."""
+    """Raises a `ValueError` for a number out of range."""
     for key in ("epochs", "batch_size"):
         if config[key] < 1:
             raise ValueError(f"{key}={config[key]}: expected a positive number.")

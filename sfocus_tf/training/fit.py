@@ -1,4 +1,4 @@
-"""The training of a run: epochs, callbacks, and going on in the middle of one."""
+"""Trains a run: epochs, callbacks, and resuming in mid-epoch."""
 
 import math
 import pathlib
@@ -23,22 +23,22 @@ def fit(
     position: Position,
     stop: interruption.Stop,
 ) -> float:
-    """Trains from a position on to the end.
+    """Trains from a position to the end.
 
     Args:
-        config: of the run.
-        model: compiled, as it was at that position.
-        splits: "train" and perhaps "validation".
+        config: config of the run.
+        model: the compiled model, in its state at `position`.
+        splits: "train", and "validation" if there is one.
         folder: the workdir.
-        written: where this worker writes: the workdir too, or for another worker than the chief a temporary folder.
-        position: how far the run has come.
-        stop: tells when it shall be interrupted.
+        written: folder that this worker writes to: the workdir, or a temporary folder unless it is the chief.
+        position: progress of the run so far.
+        stop: tells when SIGTERM requested a stop.
 
     Returns:
-        The seconds that the training steps of all epochs took, earlier runs' included.
+        Seconds of training in all epochs, including those before a resume.
 
     Raises:
-        StoppedError: a stop was requested, and the run saved.
+        StoppedError: a stop was requested, and the run was saved.
         FloatingPointError: a loss or a weight became NaN or infinite.
         OSError: a file could not be written.
     """
@@ -49,7 +49,7 @@ def fit(
         checkpoints.cut_history(history, position.epochs)
     checkpoint = _checkpoint(splits, written, checkpoints.read_history(history, position.epochs))
     seconds = Seconds(position.seconds)
-    # An epoch that was interrupted has fewer steps left than the others.
+    # An interrupted epoch has fewer steps left than the others.
     spans = [(position.epochs, position.epochs + 1, position.steps)] if position.steps else []
     spans.append((position.epochs + len(spans), config.epochs, 0))
     for first, last, done in spans:
@@ -62,7 +62,7 @@ def fit(
             steps_per_epoch=train.steps - done,
             validation_data=validation.replicated(strategy, 0, None) if validation else None,
             validation_steps=validation.steps if validation else None,
-            shuffle=False,  # the data come shuffled
+            shuffle=False,  # the data are already shuffled
             verbose=0,
             callbacks=[
                 *([checkpoints.RestoreMetrics(folder / "last.keras", train.multi_label)] if done else []),
@@ -77,7 +77,7 @@ def fit(
 
 
 def _checkpoint(splits: dict[str, Data], written: pathlib.Path, rows: list[dict[str, float]]) -> checkpoints.Checkpoint:
-    """What saves, and knows the best epoch of those in the history."""
+    """The checkpoint callback, with the best value in the history."""
     if "validation" not in splits:
         return checkpoints.Checkpoint(written, None)
     monitor = "val_pr_auc" if splits["train"].multi_label else "val_accuracy"
@@ -87,7 +87,7 @@ def _checkpoint(splits: dict[str, Data], written: pathlib.Path, rows: list[dict[
 def _logs(
     config: Config, validation: Data | None, folder: pathlib.Path, append: bool
 ) -> list[keras.callbacks.Callback]:
-    """What shows and writes how training goes."""
+    """The callbacks that show and log progress."""
     return [
         Progress(config.epochs),
         keras.callbacks.CSVLogger(str(folder / "history.csv"), append=append),
@@ -97,7 +97,7 @@ def _logs(
 
 
 def _attention_images(config: Config, validation: Data | None, folder: pathlib.Path) -> list[keras.callbacks.Callback]:
-    """What logs attention in some validation images, where the config asks for it and there are any."""
+    """The callback that logs attention on validation images, if the config asks for it and there are any."""
     if not config.attention_images_every or validation is None:
         return []
     images, labels = results.examples(validation)

@@ -1,4 +1,4 @@
-"""Progress that can be read: a bar on a terminal, one line an epoch in a file; and the time that epochs take."""
+"""Progress of training: a bar on a terminal, one line per epoch in a file; and the time of epochs."""
 
 import sys
 import time
@@ -12,15 +12,15 @@ _HIDDEN = ("dead_", "weak_", "classification_loss", "learning_rate", "seconds", 
 
 
 class Progress(keras.callbacks.Callback):
-    """Shows loss, metrics and attention terms; everything else is in the CSV log."""
+    """Shows loss, metrics and attention terms; the rest is in the CSV log."""
 
     def __init__(self, epochs: int):
-        """Sets up the callback, for a run of so many epochs in all."""
+        """Sets up the callback for a run of `epochs` epochs in total."""
         super().__init__()
         self.epochs = epochs
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Begins a bar."""
+        """Starts a bar."""
         self.bar = None
         self.begin = time.monotonic()
         if sys.stderr.isatty() or sys.stdout.isatty():
@@ -35,7 +35,7 @@ class Progress(keras.callbacks.Callback):
             self.bar.update(batch + 1, values, finalize=False)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Writes the epoch's values, validation included."""
+        """Prints the epoch's values, including validation."""
         values = _shown(logs or {})
         if self.bar is not None:
             self.bar.stateful_metrics = {name for name, _ in values}
@@ -47,28 +47,28 @@ class Progress(keras.callbacks.Callback):
 
 
 class Seconds(keras.callbacks.Callback):
-    """Logs how long each epoch's training steps took, validation left out."""
+    """Logs the training time of each epoch, without validation."""
 
     def __init__(self, before: float = 0.0):
-        """Sets up the callback; `before` are the seconds that the first epoch took in an earlier run."""
+        """Sets up the callback; `before` is the time of the first epoch before a resume, in seconds."""
         super().__init__()
         self.before = before
 
     def so_far(self) -> float:
-        """Seconds of the present epoch."""
+        """Seconds of the current epoch."""
         return self.elapsed or self.before + time.monotonic() - self.begin
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Begins to count."""
+        """Starts the timer."""
         self.begin = time.monotonic()
         self.elapsed = 0.0
 
     def on_test_begin(self, logs: Any = None) -> None:
-        """Stops before validation."""
+        """Stops the timer before validation."""
         self.elapsed = self.so_far()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Logs."""
+        """Logs the seconds."""
         logs["seconds"] = self.so_far()
         self.before = 0.0
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind: its results as JSON and as a table, and an image of what the network looked at."""
+"""Results of a run: the contents of results.json, a table, and a figure of the attention."""
 
 import dataclasses
 import math
@@ -18,19 +18,19 @@ from sfocus_tf.training import checkpoints
 from sfocus_tf.training.config import Config
 
 _SHOWN = 8  # images in the figure
-# What the table has; results.json has every measure.
+# Metrics in the table; results.json has all.
 _SHOWN_MEASURES = (
     "accuracy", "top-5 accuracy", "mAP", "overlap_inner", "overlap_last", "pointing_inner", "pointing_last"
 )  # fmt: skip
 
 
 def table(results: dict[str, Any]) -> str:
-    """The results as a table for people."""
+    """The results as a text table."""
     rows = [("data", f"{results['dataset']}, {results['examples']['test']} test images")]
     rows += [("method", f"{results['method']}, {results['backbone']}, seed {results['seed']}")]
     for name, value in results["test"].items():
         if name in _SHOWN_MEASURES:
-            rows.append((name, "no meaning here" if value is None else f"{100 * value:.2f} %"))
+            rows.append((name, "not defined" if value is None else f"{100 * value:.2f} %"))
     if results["best"]:
         (name, value), *_ = results["best"]["test"].items()
         if value is not None:
@@ -48,17 +48,17 @@ def collect(
     folder: pathlib.Path,
     seconds: float,
 ) -> dict[str, Any]:
-    """Evaluates a trained model, saves the figure of its attention, and says all that belongs to the run.
+    """Evaluates a trained model, saves the attention figure, and collects the results.
 
     Args:
-        config: of the run.
-        model: as it was after the last epoch; afterwards it has the weights of `best.keras`, where there is one.
-        splits: "train", "test" and perhaps "validation".
+        config: config of the run.
+        model: the model after the last epoch; gets the weights of `best.keras` if there is one.
+        splits: "train", "test", and "validation" if there is one.
         folder: the workdir.
-        seconds: that training took.
+        seconds: training time.
 
     Returns:
-        What `results.json` holds.
+        The contents of `results.json`.
     """
     test = dataclasses.replace(splits["test"], regions=True)
     measured = evaluation.evaluate(model, test)
@@ -75,7 +75,7 @@ def collect(
         "epochs": config.epochs,
         "examples": {split: part.source.size for split, part in splits.items()},
         "test": {key: None if math.isnan(value) else value for key, value in measured.summary().items()},
-        # What is difficult to recognise is there: for the loss, as in training.
+        # NaN marks classes that are difficult to recognise: present in the loss, as in training.
         "test_loss": float(model.loss(np.nan_to_num(measured.labels, nan=1.0), measured.explanation.scores)),
         "best": best,
         "seconds": seconds,
@@ -97,8 +97,8 @@ def collect(
 
 
 def _headline(model: SharpenFocus, test: Data) -> dict[str, float | None]:
-    """Accuracy or mean average precision over the test split; `None` where it has no meaning."""
-    predict = tf.function(model.classifier, reduce_retracing=True, autograph=False)  # `predict` would want all workers
+    """Accuracy or mean average precision on the test split; `None` if undefined."""
+    predict = tf.function(model.classifier, reduce_retracing=True, autograph=False)  # `predict` would need all workers
     parts = [
         (predict(batch["image"], training=False).numpy(), evaluation.countable(batch))
         for batch in test.batches.as_numpy_iterator()
@@ -108,16 +108,16 @@ def _headline(model: SharpenFocus, test: Data) -> dict[str, float | None]:
 
 
 def _image(model: SharpenFocus, test: Data, path: pathlib.Path) -> None:
-    """Test images with the attention of their predicted class and its rival."""
+    """Saves a figure of test images with the attention for the predicted class and its rival."""
     images, labels = examples(test)
     figure = report.attention_figure(images, model.explain(images), test.class_names, labels)
     figure.savefig(path, dpi=110)
 
 
 def examples(split: Data) -> tuple[np.ndarray, list[str]]:
-    """Some images of a split, evenly spaced, `[images, size, size, 3]`, and the names of what each shows."""
+    """Evenly spaced images of a split, `[images, size, size, 3]`, and the names of their classes."""
     stride = max(split.source.size // _SHOWN, 1)
-    stride -= stride % 2 == 0 and stride > 1  # odd, so as not to fall in step with classes that take turns
+    stride -= stride % 2 == 0 and stride > 1  # odd, to avoid a pattern with alternating classes
     source = split.source
 
     def chosen(seed: tf.Tensor | None) -> tf.data.Dataset:

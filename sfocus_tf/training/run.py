@@ -1,4 +1,4 @@
-"""From a config to a trained model and its results: data, model, fit, evaluation, files in the workdir."""
+"""Runs a config: data, model, fit, evaluation, and the files in the workdir."""
 
 import errno
 import json
@@ -21,32 +21,33 @@ _NOT_WRITABLE = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EAC
 
 
 def run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any] | None:
-    """Trains and evaluates a classifier, going on where an interrupted run in the same workdir stopped.
+    """Trains and evaluates a classifier, or resumes an interrupted run in the same workdir.
 
-    Leaves in the workdir: `config.json`, `data.json`, `history.csv`, `tensorboard/`, `last.keras`, `best.keras` (by
-    the validation images, where there are any), `results.json` and `attention.png`. Of several workers, which all
-    call this with the same folder on a file system they share, the chief writes.
+    Writes to the workdir: `config.json`, `data.json`, `history.csv`, `tensorboard/`, `last.keras`, `best.keras` (on
+    the validation images, if there are any), `results.json` and `attention.png`. With several workers, all call this
+    with the same folder on a shared file system, and the chief writes.
 
     Args:
-        config: every key of `configs/common.py`.
-        workdir: the folder; made where it does not exist.
+        config: a config with every key of `configs/common.py`.
+        workdir: the folder; created if it does not exist.
 
     Returns:
-        What `results.json` holds; `None` for a worker that is not the chief.
+        The contents of `results.json`; `None` for a worker that is not the chief.
 
     Raises:
-        ValueError: a setting that is not valid, data that are not as they should be, or that differ between workers.
+        ValueError: an invalid setting, invalid data, or data that differ between workers.
         WorkdirError: the workdir has a run of another config, or cannot be written.
         FloatingPointError: a loss or a weight became NaN or infinite.
-        StoppedError: SIGTERM came; the same call goes on.
-        WorkerLostError: another worker is gone.
+        StoppedError: stopped by SIGTERM; the same call resumes the run.
+        WorkerLostError: another worker was lost.
     """
+    folder = pathlib.Path(workdir).expanduser()
     resolved = resolve(config)
     strategy = distribution.strategy(resolved.strategy, resolved.devices)
     chief = distribution.is_chief(strategy)
     stop = interruption.Stop()
-    with stop.caught():  # only now, as TensorFlow's service for several workers catches signals itself
-        folder = prepare(resolved.identity(), pathlib.Path(workdir).expanduser(), chief)
+    with stop.caught():  # after the strategy: TensorFlow's multi-worker service installs handlers too
+        prepare(folder, resolved.identity(), chief)
         try:
             if not (folder / "results.json").exists():
                 with interruption.told_of_lost_workers(strategy):
@@ -60,16 +61,16 @@ def run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[
             if resolved.check_images or "decodeimage" not in str(error).lower():
                 raise
             raise ValueError(
-                "an image cannot be decoded. Once with --config.check_images=true says which, before training; "
-                "with --skip_corrupt too, such images are left out."
+                "an image cannot be decoded. Run once with --config.check_images=true to find it before training, or "
+                "with --skip_corrupt too, to skip such images."
             ) from error
 
 
 def _of_writing(error: Exception, folder: pathlib.Path) -> bool:
-    """Whether an error tells that files in a folder cannot be written, and not that others cannot be read."""
+    """Whether an error is about writing files in a folder, not about reading others."""
     if not isinstance(error, OSError):
         return str(folder) in str(error)
-    # What is written to an open file fails without a name: on a full disk.
+    # Writing to an open file on a full disk fails without a file name.
     inside = error.filename is None or pathlib.Path(str(error.filename)).resolve().is_relative_to(folder.resolve())
     return error.errno in _NOT_WRITABLE and inside
 
@@ -81,7 +82,7 @@ def _run(config: Config, folder: pathlib.Path, strategy: tf.distribute.Strategy,
     keras.mixed_precision.set_global_policy(config.precision)
     chief = distribution.is_chief(strategy)
     resumed = (folder / "last.keras").exists()
-    # Before the data are read, which may take long. A run that goes on needs no other's weights.
+    # Before reading the data, which may take long. A resumed run has its own weights.
     start = None if resumed else build.start_file(config.weights)
     splits = build.splits(config)
     with strategy.scope():
@@ -89,30 +90,30 @@ def _run(config: Config, folder: pathlib.Path, strategy: tf.distribute.Strategy,
     _refuse_empty_replicas(model, splits["train"], strategy.num_replicas_in_sync)
     if chief:
         print(_about_replicas(config, strategy, splits), flush=True)
-    position = _go_on(folder, model, splits, strategy) if resumed else checkpoints.Position(0)
+    position = _resume(folder, model, splits, strategy) if resumed else checkpoints.Position(0)
     _refuse_disagreement(folder, position, splits, strategy)
     if chief:
         checkpoints.write_text(folder / "data.json", json.dumps(_about(splits), indent=2) + "\n")
         if position.epochs == 0:
-            (folder / "best.keras").unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
+            (folder / "best.keras").unlink(missing_ok=True)  # from a run that was killed before its first checkpoint
     with distribution.folder_to_write(strategy, folder) as written, stop.after_saving(), strategy.scope():
         seconds = fit(config, model, splits, folder, written, position, stop)
     if chief:
-        found = results.collect(config, model, splits, folder, seconds)
-        checkpoints.write_text(folder / "results.json", json.dumps(found, indent=2) + "\n")
-    distribution.any_worker(strategy, False)  # the others wait: a worker that leaves would count as lost
+        collected = results.collect(config, model, splits, folder, seconds)
+        checkpoints.write_text(folder / "results.json", json.dumps(collected, indent=2) + "\n")
+    distribution.any_worker(strategy, False)  # keeps the others waiting: a worker that leaves would count as lost
 
 
 def _about(splits: dict[str, Data]) -> dict[str, Any]:
-    """What a run that goes on has to find the same."""
+    """The facts about the data that must not change when a run resumes."""
     about: dict[str, Any] = {"class_names": list(splits["train"].class_names)}
     return about | {split: part.source.size for split, part in splits.items()}
 
 
-def _go_on(
+def _resume(
     folder: pathlib.Path, model: SharpenFocus, splits: dict[str, Data], strategy: tf.distribute.Strategy
 ) -> checkpoints.Position:
-    """Loads the last checkpoint; how far the run had come."""
+    """Loads the last checkpoint and returns its position."""
     refuse_other(folder, "data", json.loads((folder / "data.json").read_text()), _about(splits))
     with strategy.scope():
         checkpoints.load(model, folder / "last.keras")
@@ -122,43 +123,43 @@ def _go_on(
 def _refuse_disagreement(
     folder: pathlib.Path, position: checkpoints.Position, splits: dict[str, Data], strategy: tf.distribute.Strategy
 ) -> None:
-    """Workers that begin at different places, or read different images, would spoil the run without a word."""
+    """Raises a `ValueError` if workers would start at different positions or read different images."""
     known = {"workdir": (folder / "config.json").exists(), "position": position, "data": _about(splits)}
     known["files"] = [pathlib.Path(file).name for part in splits.values() for file in part.source.files]
     if not distribution.all_agree(strategy, json.dumps(known)):
         raise ValueError(
             f"the workers differ in the workdir or in the data. This one: workdir={str(folder)!r} at epoch "
             f"{position.epochs}, step {position.steps}; {_about(splits)}. Expected one --workdir and the same "
-            "--data_dir, on a file system that all of them share."
+            "--data_dir, on a file system that all workers share."
         )
 
 
 def _about_replicas(config: Config, strategy: tf.distribute.Strategy, splits: dict[str, Data]) -> str:
-    """What is left out, and what is spread over how many replicas, in lines."""
+    """A text about skipped images, replicas, batch size and learning rate, for the start of the run."""
     lines = [
-        f"{name}: left out {len(part.source.skipped)} corrupt image(s), such as {part.source.skipped[0]}"
+        f"{name}: skipped {len(part.source.skipped)} corrupt image(s), such as {part.source.skipped[0]}"
         for name, part in splits.items()
         if part.source.skipped
     ]
     replicas, settings, size = strategy.num_replicas_in_sync, config.optimizer, splits["train"].image_size
     rate = f"learning rate {settings.rate:g}"
     if settings.rate_for_batch:
-        rate += f" ({settings.learning_rate:g} for {settings.rate_for_batch} images a batch)"
+        rate += f" ({settings.learning_rate:g} for {settings.rate_for_batch} images per batch)"
     rate += f"; {config.backbone}, {size}x{size} pixels"
     if replicas == 1:
-        return "\n".join([*lines, f"one device; {config.batch_size} images a batch; {rate}"])
+        return "\n".join([*lines, f"one device; {config.batch_size} images per batch; {rate}"])
     workers = strategy.extended._num_workers if distribution.several_workers(strategy) else 1
-    spread = f"{config.batch_size} images a batch, {config.batch_size // replicas} a replica"
+    spread = f"{config.batch_size} images per batch, {config.batch_size // replicas} per replica"
     return "\n".join([*lines, f"{replicas} replicas on {workers} worker(s); {spread}; {rate}"])
 
 
 def _refuse_empty_replicas(model: SharpenFocus, train: Data, replicas: int) -> None:
-    """BatchNormalization has no mean of no images: its averages would be NaN from then on."""
+    """Raises a `ValueError` if a replica would get no images, which turns BatchNormalization's averages to NaN."""
     rest = train.source.size % train.batch_size
-    of_replica = [each for each in distribution.normalisations(model.classifier) if not each.synchronized]
-    if 0 < rest < replicas and of_replica:
+    unsynchronized = [layer for layer in distribution.normalisations(model.classifier) if not layer.synchronized]
+    if 0 < rest < replicas and unsynchronized:
         raise ValueError(
             f"batch_size={train.batch_size}: the last batch of {train.source.size} images would have {rest} for "
-            f"{replicas} replicas, and BatchNormalization needs one for each. Another multiple of {replicas} may do, "
-            "or --config.synchronized."
+            f"{replicas} replicas, and BatchNormalization needs one for each. Try another multiple of {replicas}, or "
+            "--config.synchronized."
         )
