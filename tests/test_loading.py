@@ -86,7 +86,7 @@ def test_loads_ours_and_plain_ones(tmp_path):
 def test_preprocessing_is_not_done_twice_and_grey_networks_are_told(tmp_path):
     sf.SharpenFocus(tiny_classifier()).save(tmp_path / "last.keras")
     assert saved_models.load(tmp_path / "last.keras", "unit").num_classes == 3
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text('{"dataset": "scenes"}')
     with pytest.raises(ValueError, match="--preprocessing=unit: .* have theirs inside"):
         saved_models.load(tmp_path, "unit")
     sf.SharpenFocus(tiny_classifier(channels=1)).save(tmp_path / "grey.keras")
