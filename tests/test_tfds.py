@@ -154,13 +154,13 @@ def downloads(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("voc2012", "VOCdevkit/VOC2012/JPEGImages of the unpacked archive, or voc/2012/ as TFDS prepares it"),
-        ("cub200", "CUB_200_2011/images.txt of the unpacked archive, or caltech_birds2011/ as TFDS prepares it"),
-        ("caltech256", "256_ObjectCategories/001.ak47 of the unpacked archive, or caltech256/ as TFDS prepares it"),
-        ("ilsvrc2012", "train/n01440764 of the unpacked archive, or imagenet2012/ as TFDS prepares it"),
-        ("cifar10", "cifar10/ as TFDS prepares it"),
-        ("cifar100", "cifar100/ as TFDS prepares it"),
-        ("tfds:mnist", "mnist/ as TFDS prepares it"),
+        ("voc2012", "VOCdevkit/VOC2012/JPEGImages of the unpacked archive, or voc/2012/ as prepared by TFDS"),
+        ("cub200", "CUB_200_2011/images.txt of the unpacked archive, or caltech_birds2011/ as prepared by TFDS"),
+        ("caltech256", "256_ObjectCategories/001.ak47 of the unpacked archive, or caltech256/ as prepared by TFDS"),
+        ("ilsvrc2012", "train/n01440764 of the unpacked archive, or imagenet2012/ as prepared by TFDS"),
+        ("cifar10", "cifar10/ as prepared by TFDS"),
+        ("cifar100", "cifar100/ as prepared by TFDS"),
+        ("tfds:mnist", "mnist/ as prepared by TFDS"),
     ],
 )
 def test_nothing_is_downloaded_among_other_files(name, expected, tmp_path, downloads):
@@ -170,7 +170,7 @@ def test_nothing_is_downloaded_among_other_files(name, expected, tmp_path, downl
     with pytest.raises(data.DataUnavailableError) as caught:
         data.load(name, "train", data_dir=tmp_path)
     message = str(caught.value)
-    assert f"has no data of dataset={name!r}: expected {expected}; there is notes.txt, test, train. To" in message
+    assert f"has no data of dataset={name!r}: expected {expected}; it contains notes.txt, test, train. To" in message
     assert not downloads and len(list(tmp_path.iterdir())) == 5
 
 
