@@ -11,7 +11,8 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from sfocus_tf import data
+from configs import folder
+from sfocus_tf import data, training
 from sfocus_tf.data.formats import decode
 
 ROWS, COLUMNS = np.mgrid[:10, :13]
@@ -244,6 +245,15 @@ def test_what_is_refused_is_named_with_the_reason(name, class_folders):
         list(unchecked.epochs(0, 1))
     kept = data.load("folder", "train", data_dir=class_folders, skip_corrupt=True)
     assert kept.source.skipped == (str(file),) and kept.source.size == 2
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED)[:2])
+def test_a_run_that_does_not_check_files_first_says_how_to_find_the_bad_one(name, class_folders):
+    config = folder.get_config("tiny")
+    config.update({"data_dir": str(class_folders), "check_images": False, "validation_fraction": 0.0})
+    (class_folders / "train" / "cat" / name).write_bytes(REFUSED[name][0])
+    with pytest.raises(ValueError, match="an image cannot be decoded. Run once with --config.check_images=true"):
+        training.run(config, class_folders / "run")
 
 
 def test_each_of_several_files_has_its_reason(class_folders):

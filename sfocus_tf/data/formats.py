@@ -18,6 +18,8 @@ import struct
 import PIL.Image
 import tensorflow as tf
 
+# What `decode` says of an image that TensorFlow would decode wrongly.
+UNSUPPORTED = "unsupported kind of BMP or GIF: save it as PNG"
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 _BLUE_GREEN_RED = struct.pack("<3I", 0xFF0000, 0xFF00, 0xFF)  # memory order without colour masks
 _GREYS = b"".join(bytes([level, level, level, 0]) for level in range(256))
@@ -41,7 +43,7 @@ def decode(data: tf.Tensor) -> tf.Tensor:
     start = tf.strings.substr(data, 0, 2)
     is_doubtful = tf.equal(start, b"BM") | tf.equal(start, b"GI")
     is_right = tf.cond(is_doubtful, lambda: _is_right(data, tf.shape(image)), lambda: True)
-    with tf.control_dependencies([tf.Assert(is_right, ["unsupported kind of BMP or GIF: save it as PNG"])]):
+    with tf.control_dependencies([tf.Assert(is_right, [UNSUPPORTED])]):
         return tf.identity(image)
 
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from sfocus_tf import distribution
 from sfocus_tf.data import Data
+from sfocus_tf.data.formats import UNSUPPORTED
 from sfocus_tf.model import SharpenFocus
 from sfocus_tf.training import build, checkpoints, interruption, results
 from sfocus_tf.training.config import Config, resolve
@@ -58,7 +59,8 @@ def run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[
                 raise
             raise WorkdirError(f"workdir={str(folder)!r} can no longer be written: {error}") from error
         except tf.errors.InvalidArgumentError as error:
-            if resolved.check_images or "decodeimage" not in str(error).lower():
+            undecodable = any(text in str(error).lower() for text in ("decodeimage", UNSUPPORTED.lower()))
+            if resolved.check_images or not undecodable:
                 raise
             raise ValueError(
                 "an image cannot be decoded. Run once with --config.check_images=true to find it before training, or "
