@@ -8,30 +8,17 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from sfocus_tf import attention, distribution, serving
+from sfocus_tf import attention, distribution
 from sfocus_tf.attention import channel_gradients, derivatives
 from sfocus_tf.classifier import attention_layers, checks, graph
-from sfocus_tf.errors import unknown
 from sfocus_tf.keras_workarounds import MeansOfLosses, RandomStateModel, ReplicatedModel
-from sfocus_tf.losses import SHARES, TERMS, BatchTerms, Objective, Term, batch_terms, former, no_terms, objective
+from sfocus_tf.losses import SHARES, TERMS, BatchTerms, Objective, Term, batch_terms, former, named, no_terms
 from sfocus_tf.losses.clock import Clock, TimedModel
+from sfocus_tf.losses.term_weights import StepKind, TermWeights
+from sfocus_tf.serving import ServedModel
 
 # Logged in addition to the loss and the user's metrics.
 LOGGED = ("classification_loss", *TERMS, *SHARES)
-
-
-class StepKind(NamedTuple):
-    """What a training step must compute, given the terms with a nonzero weight.
-
-    Attributes:
-        supervised: whether any step has attention terms.
-        always: whether all steps have them.
-        inner: whether any term needs attention at the inner layer.
-    """
-
-    supervised: bool
-    always: bool
-    inner: bool
 
 
 class _Step(NamedTuple):
@@ -51,7 +38,7 @@ class _Step(NamedTuple):
 
 
 @keras.saving.register_keras_serializable(package="sfocus_tf")
-class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, RandomStateModel):
+class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
     """Trains a classifier to separate its attention for the true class from that for its rival.
 
     Source: "Sharpen Focus: Learning with Attention Separability and Consistency", ICCV 2019, arXiv 1811.07484. The loss
@@ -119,7 +106,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
                 the objective explains relative maps of a multi-label classifier.
         """
         super().__init__(name=name or f"sharpen_focus_{getattr(classifier, 'name', '')}", **kwargs)
-        self.objective = _objective(objective)
+        self.objective = named(objective)
         _refuse_wrapped(classifier)
         self.num_classes = checks.check(classifier)
         self.classifier = classifier
@@ -139,18 +126,19 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
         self._extractor.check(self.objective.of)
         self._traced = attention.Traced(self._extractor)
         # Binary cross-entropy is a mean over the classes.
-        self._scale = 1 / self.num_classes if multi_label and self.objective.per_class else 1.0
-        self._term_weights = {key: self._weight_variable(key, term) for key, term in self.objective.terms.items()}
-        self._clock = Clock(self.objective.steps)
+        scale = 1 / self.num_classes if multi_label and self.objective.per_class else 1.0
+        variables = {
+            key: self.add_weight(
+                (), keras.initializers.Constant(scale * term.weight), "float32", trainable=False, name=f"{key}_weight"
+            )
+            for key, term in self.objective.terms.items()
+        }
+        self._term_weights = TermWeights(variables, self.objective.terms, scale, Clock(self.objective.steps))
         self._means = MeansOfLosses(LOGGED, self._float)
         self._step_kind = StepKind(supervised=True, always=False, inner=True)
         self._chooses_jit = False
         self._former: dict[str, Any] | None = None  # settings of a former version that can no longer train
         self.build(classifier.input_shape)
-
-    def _weight_variable(self, key: str, term: Term) -> keras.Variable:
-        initializer = keras.initializers.Constant(self._scale * term.weight)
-        return self.add_weight((), initializer, "float32", trainable=False, name=f"{key}_weight")
 
     def build(self, input_shape: Any) -> None:
         """Does nothing: the classifier is already built."""
@@ -187,7 +175,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
             if name in LOGGED:
                 raise ValueError(f"metrics: {name!r} is logged by SharpenFocus itself. Give the metric another name.")
         self._chooses_jit = jit_compile == "auto"
-        if self._chooses_jit and self._step_kind_now().supervised:
+        if self._chooses_jit and self._term_weights.step_kind().supervised:
             jit_compile = False
         super().compile(
             optimizer, loss, loss_weights, metrics, weighted_metrics, run_eagerly, steps_per_execution, jit_compile,
@@ -217,11 +205,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
         Raises:
             ValueError: an unknown term or a negative weight.
         """
-        if term not in TERMS:
-            raise unknown("term", term, TERMS)
-        if not weight >= 0:
-            raise ValueError(f"{term}: weight={weight!r}: expected a number of 0 or more.")
-        self._term_weights[term].assign(self._scale * weight)
+        self._term_weights.change(term, weight)
         if self.train_function is not None:
             self.make_train_function()
 
@@ -240,27 +224,19 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
                 f"model {self.name!r} can be used, but not trained: {former.objective_of(self._former)[1]}. Train "
                 "SharpenFocus(model.classifier) instead."
             )
-        kind = self._step_kind_now()
+        kind = self._term_weights.step_kind()
         force = force or kind != self._step_kind
         self._step_kind = kind
         if kind.supervised and self._chooses_jit:  # all weights may have been zero at compile time
             self.jit_compile = False
         return super().make_train_function(force)
 
-    def _step_kind_now(self) -> StepKind:
-        """What a training step must compute with the current weights."""
-        weights = {key: float(tf.convert_to_tensor(weight)) for key, weight in self._term_weights.items()}
-        active = [key for key in TERMS if weights[key] > 0]
-        return StepKind(
-            supervised=bool(active),
-            always=any(self.objective.terms[key].always_due for key in active),
-            inner=active not in ([], ["separation_last"]),
-        )
-
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One training step; computes the attention terms only if one is due."""
         x, y, sample_weight = self._unpacked(data)
-        weights = self._weights_at(tf.cast(self.optimizer.iterations, tf.int64), training=True)
+        weights = tf.cast(
+            self._term_weights.at(tf.cast(self.optimizer.iterations, tf.int64), training=True), self._float
+        )
         share = distribution.replica_share(tf.shape(tf.nest.flatten(x)[0])[0], self._float)
         plain = functools.partial(self._step, x, y, sample_weight, None, share)
         attentive = functools.partial(self._step, x, y, sample_weight, weights, share)
@@ -284,7 +260,9 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
         extracted = self._extract(x, y, training=False, inner=True)
         loss = self._compute_loss(x=x, y=y, y_pred=extracted.scores, sample_weight=sample_weight, training=False)
         terms = batch_terms(self.objective, extracted, sample_weight, self.multi_label)
-        weights = self._weights_at(iterations, training=False)
+        weights = tf.cast(self._term_weights.at(iterations, training=False), self._float)
+        if self._former is not None:  # its terms no longer exist
+            weights = tf.zeros_like(weights)
         taken_at = dict.fromkeys(("last", "inner"), tf.ones((), self._float))
         return self._report(x, y, sample_weight, _Step(extracted.scores, loss, terms, {}), weights, taken_at)
 
@@ -346,17 +324,6 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
         pairs = [(gradient, self.trainable_variables[int(index)]) for index, gradient in gradients.items()]
         self.optimizer.apply_gradients(pairs or [(None, variable) for variable in self.trainable_variables])
 
-    def _weights_at(self, iterations: tf.Tensor, training: bool) -> tf.Tensor:
-        """The weights of the terms at a step, `[3]`, in the order of `TERMS`."""
-        if self._former is not None:  # its terms no longer exist
-            return tf.zeros([len(TERMS)], self._float)
-        step, steps = self._clock.now(iterations)
-        weights = []
-        for key, term in self.objective.terms.items():
-            weight = tf.convert_to_tensor(self._term_weights[key]) * term.ramp_at(step, steps)
-            weights.append(weight * term.boost_at(step, steps) if training else weight)
-        return tf.cast(tf.stack(weights), self._float)
-
     def _report(
         self, x: Any, y: Any, sample_weight: Any, step: _Step, weights: tf.Tensor, taken_at: dict[str, tf.Tensor]
     ) -> dict[str, tf.Tensor]:
@@ -377,47 +344,6 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
         for key, value in zip(SHARES, step.terms.shares, strict=True):
             self._means.update(key, value, counts[key] * step.terms.valid)
         return self.compute_metrics(x, y, step.scores, sample_weight=sample_weight)
-
-    def export(
-        self,
-        filepath: Any,
-        format: str = "tf_saved_model",
-        *,
-        class_names: tuple[str, ...] | None = None,
-        image_size: tuple[int, int] | None = None,
-        center_crop: float | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Writes the classifier and its explanations as a SavedModel for TF Serving; see `sfocus_tf.serving`.
-
-        The classifier receives encoded images as pixels from 0 to 255. If it was trained on other values, add a
-        `keras.layers.Rescaling`, or export it with `python -m sfocus_tf export --preprocessing=...`.
-
-        Args:
-            filepath: the folder, such as "served/1".
-            format: "tf_saved_model", or another format of `keras.Model.export`, which writes only the scores.
-            class_names: one name per class, in order of the class numbers; by default the numbers.
-            image_size: height and width to resize encoded images to; by default the classifier's input size.
-            center_crop: side of a central square crop of encoded images, as a share of their shorter side, in (0, 1];
-                by default the whole image, stretched. As in `sfocus_tf.data.load`.
-            **kwargs: arguments of `keras.Model.export`, for other formats.
-
-        Raises:
-            ValueError: the number of names is not that of the classes, the image size is missing or not the
-                classifier's, or `center_crop` is out of range.
-            FileExistsError: the path is a file, or a folder that is not empty.
-        """
-        if format != "tf_saved_model":
-            self.classifier.export(filepath, format=format, **kwargs)
-            return
-        if kwargs:
-            raise TypeError(f"export: unexpected arguments {', '.join(kwargs)} for format='tf_saved_model'.")
-        size = tuple(image_size or self.classifier.input_shape[1:3])
-        if len(size) != 2 or None in size:
-            raise ValueError("image_size: expected height and width, as this classifier takes images of any size.")
-        names = range(self.num_classes) if class_names is None else class_names
-        extractor = dataclasses.replace(self._extractor, cam=self._cam)
-        serving.save(extractor, filepath, tuple(str(name) for name in names), size, center_crop)
 
     def around(self, classifier: keras.Model) -> "SharpenFocus":
         """Wraps a classifier that contains this one's, with the settings of this model.
@@ -464,15 +390,6 @@ class SharpenFocus(ReplicatedModel, TimedModel, attention.ExplainingModel, Rando
             model._former = {key: value for key, value in config.items() if key not in own}
             model._cam = config.get("attention", "grad_cam")
         return model
-
-
-def _objective(choice: str | Objective) -> Objective:
-    """Looks up an objective that is given by name."""
-    if isinstance(choice, str):
-        return objective(choice)
-    if not isinstance(choice, Objective):
-        raise TypeError(f"objective: expected a name or an Objective, got {type(choice).__name__}.")
-    return choice
 
 
 def _refuse_wrapped(classifier: Any) -> None:

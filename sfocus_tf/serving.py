@@ -11,23 +11,73 @@ The SavedModel needs only TensorFlow's own operations, neither this package nor 
   `SharpenFocus.explain`; and `overlap_<layer>`, the overlap of both regions (0 if a map has no attention).
 """
 
+import dataclasses
 import functools
 import pathlib
 import tempfile
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
-from sfocus_tf.attention import AttentionExtractor, Classes, named_classes, resize_map
+from sfocus_tf.attention import AttentionExtractor, Classes, ExplainingModel, named_classes, resize_map
 from sfocus_tf.data.augmentation import central_crop
 
 # Above the resolution of common cameras; a few kilobytes of PNG can unpack to gigabytes.
 MOST_PIXELS = 50_000_000
 _WARM_UP_SIZES = (1, 8)  # images a request
 _REGION = 0.55  # as in `sfocus_tf.evaluation.region_iou`
+
+
+class ServedModel(ExplainingModel):
+    """A model that exports its classifier and its explanations."""
+
+    classifier: keras.Model
+    _extractor: AttentionExtractor
+
+    def export(
+        self,
+        filepath: Any,
+        format: str = "tf_saved_model",
+        *,
+        class_names: tuple[str, ...] | None = None,
+        image_size: tuple[int, int] | None = None,
+        center_crop: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Writes the classifier and its explanations as a SavedModel for TF Serving; see `sfocus_tf.serving`.
+
+        The classifier receives encoded images as pixels from 0 to 255. If it was trained on other values, add a
+        `keras.layers.Rescaling`, or export it with `python -m sfocus_tf export --preprocessing=...`.
+
+        Args:
+            filepath: the folder, such as "served/1".
+            format: "tf_saved_model", or another format of `keras.Model.export`, which writes only the scores.
+            class_names: one name per class, in order of the class numbers; by default the numbers.
+            image_size: height and width to resize encoded images to; by default the classifier's input size.
+            center_crop: side of a central square crop of encoded images, as a share of their shorter side, in (0, 1];
+                by default the whole image, stretched. As in `sfocus_tf.data.load`.
+            **kwargs: arguments of `keras.Model.export`, for other formats.
+
+        Raises:
+            ValueError: the number of names is not that of the classes, the image size is missing or not the
+                classifier's, or `center_crop` is out of range.
+            FileExistsError: the path is a file, or a folder that is not empty.
+        """
+        if format != "tf_saved_model":
+            self.classifier.export(filepath, format=format, **kwargs)
+            return
+        if kwargs:
+            raise TypeError(f"export: unexpected arguments {', '.join(kwargs)} for format='tf_saved_model'.")
+        size = tuple(image_size or self.classifier.input_shape[1:3])
+        if len(size) != 2 or None in size:
+            raise ValueError("image_size: expected height and width, as this classifier takes images of any size.")
+        names = range(self.num_classes) if class_names is None else class_names
+        extractor = dataclasses.replace(self._extractor, cam=self._cam)
+        save(extractor, filepath, tuple(str(name) for name in names), size, center_crop)
 
 
 def save(

@@ -94,7 +94,7 @@ class Shares(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         # Of the step that is done: the optimizer counts it already.
-        weights = self.model._weights_at(tf.cast(self.model.optimizer.iterations - 1, tf.int64), training=False)
+        weights = self.model._term_weights.at(tf.cast(self.model.optimizer.iterations - 1, tf.int64), training=False)
         self.seen.append(round(float(weights[1]), 4))
 
 
@@ -157,7 +157,7 @@ def test_steps_are_those_of_the_optimizer_where_they_are_given():
         seen += shares.seen
     for _ in range(4):
         model.train_on_batch(random_images(3), LABELS[:3])
-        weights = model._weights_at(tf.cast(model.optimizer.iterations - 1, tf.int64), training=False)
+        weights = model._term_weights.at(tf.cast(model.optimizer.iterations - 1, tf.int64), training=False)
         seen.append(round(float(weights[1]), 4))
     assert seen == pytest.approx(EXPECTED)
 

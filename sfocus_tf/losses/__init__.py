@@ -1,7 +1,7 @@
 """The attention losses, their schedule, and the objectives that combine them."""
 
 from sfocus_tf.losses.attention_losses import consistency_loss, rival_loss, separation_loss
-from sfocus_tf.losses.objective import OBJECTIVES, SEPARATIONS, Objective, objective
+from sfocus_tf.losses.objective import OBJECTIVES, SEPARATIONS, Objective, named, objective
 from sfocus_tf.losses.schedule import Term
 from sfocus_tf.losses.terms import SHARES, TERMS, BatchTerms, batch_terms, image_terms, no_terms
 
@@ -16,6 +16,7 @@ __all__ = [
     "batch_terms",
     "consistency_loss",
     "image_terms",
+    "named",
     "no_terms",
     "objective",
     "rival_loss",

@@ -60,16 +60,17 @@ class _SetClock(keras.callbacks.Callback):
 
 
 class TimedModel(keras.Model):
-    """A model whose `fit` sets its clock."""
+    """A model whose `fit` sets the clock of its term weights."""
 
-    _clock: Clock
+    _term_weights: Any
 
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """As `keras.Model.fit`."""
-        if self._clock.steps is not None:
+        clock = self._term_weights.clock
+        if clock.steps is not None:
             return super().fit(*args, **kwargs)
         bound = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs)
-        set_clock, callbacks = _SetClock(self._clock), bound.arguments.get("callbacks")
+        set_clock, callbacks = _SetClock(clock), bound.arguments.get("callbacks")
         if isinstance(callbacks, keras.callbacks.CallbackList):
             set_clock.set_params(callbacks.params)
             set_clock.set_model(self)

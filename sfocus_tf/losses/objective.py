@@ -118,6 +118,15 @@ def objective(name: str = "default", **changes: Any) -> Objective:
     return dataclasses.replace(chosen, **values)
 
 
+def named(choice: str | Objective) -> Objective:
+    """The objective of a name; an `Objective` stays as it is, anything else raises a `TypeError`."""
+    if isinstance(choice, str):
+        return objective(choice)
+    if not isinstance(choice, Objective):
+        raise TypeError(f"objective: expected a name or an Objective, got {type(choice).__name__}.")
+    return choice
+
+
 def _changed(name: str, term: Term, change: Any) -> Term:
     """A term with the changes passed to `objective`."""
     if isinstance(change, Term):
