@@ -1,4 +1,7 @@
-"""Training on several devices and machines: strategies by name, agreement between workers, replica means."""
+"""Training on several devices and machines: strategies by name, agreement between workers, replica means.
+
+What takes no strategy here is about the one in whose scope it is called.
+"""
 
 import functools
 import json
@@ -62,31 +65,37 @@ def strategy(name: str = "auto", devices: Sequence[str] = ()) -> tf.distribute.S
     return tf.distribute.OneDeviceStrategy(devices[0]) if devices else tf.distribute.get_strategy()
 
 
-def is_chief(strategy: tf.distribute.Strategy) -> bool:
+def is_chief() -> bool:
     """Whether this process writes files and prints; of several workers, only the first does."""
-    if not several_workers(strategy):
+    if not several_workers():
         return True
-    resolver = strategy.cluster_resolver
+    resolver = tf.distribute.get_strategy().cluster_resolver
     if resolver.task_type == "chief":
         return True
     return resolver.task_type == "worker" and resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs
 
 
-def any_worker(strategy: tf.distribute.Strategy, here: bool) -> bool:
+def any_worker(here: bool) -> bool:
     """Whether `here` is true on any worker. All workers must call this at the same step."""
-    if not several_workers(strategy):
+    if not several_workers():
         return here
-    return float(_sum_over_replicas(strategy)(tf.constant(float(here)))) > 0
+    return float(_sum_over_replicas(tf.distribute.get_strategy())(tf.constant(float(here)))) > 0
 
 
-def all_agree(strategy: tf.distribute.Strategy, value: str) -> bool:
+def wait_for_all() -> None:
+    """Waits until all workers call this: one that leaves early would count as lost."""
+    any_worker(False)
+
+
+def all_agree(value: str) -> bool:
     """Whether all workers pass the same text. All workers must call this."""
-    if not several_workers(strategy):
+    if not several_workers():
         return True
+    strategy = tf.distribute.get_strategy()
     number = zlib.crc32(value.encode())
     expected = number * strategy.num_replicas_in_sync
     total = int(_sum_over_replicas(strategy)(tf.constant(float(number), tf.float64)))
-    return not any_worker(strategy, total != expected)
+    return not any_worker(total != expected)
 
 
 @functools.cache
@@ -103,12 +112,12 @@ def _sum_over_replicas(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor]
 
 
 @contextmanager
-def folder_to_write(strategy: tf.distribute.Strategy, folder: pathlib.Path) -> Iterator[pathlib.Path]:
+def folder_to_write(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     """`folder` on the chief, a temporary folder on the other workers.
 
     All workers must save a model, as some of its values are summed over them; only the chief keeps the file.
     """
-    if is_chief(strategy):
+    if is_chief():
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="sfocus_tf-worker-") as temporary:
@@ -157,8 +166,9 @@ def _present(devices: Sequence[str]) -> list[str]:
     return names
 
 
-def several_workers(strategy: tf.distribute.Strategy) -> bool:
-    """Whether the strategy is a MultiWorkerMirroredStrategy over several processes."""
+def several_workers(strategy: tf.distribute.Strategy | None = None) -> bool:
+    """Whether a strategy, by default the current one, is a MultiWorkerMirroredStrategy over several processes."""
+    strategy = strategy or tf.distribute.get_strategy()
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and strategy.extended._in_multi_worker_mode()
 
 

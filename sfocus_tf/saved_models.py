@@ -20,12 +20,14 @@ class SavedModel:
 
     Attributes:
         path: as the user gave it.
+        argument: name of the argument that gave it, for error messages.
         file: the `.keras` file.
         config: config of the run that trained it; empty if `train.py` did not.
         class_names: classes of its training data; empty if unknown.
     """
 
     path: str
+    argument: str
     file: pathlib.Path
     config: dict[str, Any]
     class_names: tuple[str, ...]
@@ -50,15 +52,9 @@ class SavedModel:
             raise ValueError(
                 f"--preprocessing={preprocessing}: {self.path} is from train.py, whose networks have theirs inside."
             )
-        what = f"MODEL={self.path!r}"
-        _refuse_damaged(what, self.file)
+        what = f"{self.argument}={self.path!r}"
         try:
-            model = keras.models.load_model(self.file, compile=False)
-        except Exception as error:  # Keras lets errors from zip, JSON, HDF5 and the layers through
-            reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            raise ValueError(f"{what} cannot be loaded as a Keras model: {reason}") from error
-        try:
-            wrapped = _wrapped(model, multi_label)
+            wrapped = _wrapped(self._read(), multi_label)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{what}: {error}") from error
         if multi_label not in (None, wrapped.multi_label):
@@ -67,6 +63,38 @@ class SavedModel:
         if channels != 3:
             raise ValueError(f"{what} takes {channels} channel(s): expected 3, in colour.")
         return wrapped if preprocessing == "none" else _preprocessed(wrapped, preprocessing)
+
+    def copy_weights(self, classifier: keras.Model) -> None:
+        """Copies the weights into a classifier of the same network, except those of the last layer.
+
+        Args:
+            classifier: made by `sfocus_tf.backbones.create`; changed in place.
+
+        Raises:
+            ValueError: not a Keras model, or another network.
+        """
+        saved = self._read()
+        saved = saved.classifier if isinstance(saved, SharpenFocus) else saved
+        theirs, ours = ([layer for layer in model.layers if layer.weights][:-1] for model in (saved, classifier))
+        shapes = [[[weight.shape for weight in layer.weights] for layer in layers] for layers in (theirs, ours)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"{self.argument}={self.path!r} is another network than {classifier.name}: their layers' weights "
+                f"differ in number or shape ({len(theirs)} layers there, {len(ours)} here). Expected the same one, for "
+                "any classes."
+            )
+        for source, target in zip(theirs, ours, strict=True):
+            target.set_weights(source.get_weights())
+
+    def _read(self) -> keras.Model:
+        """The model as Keras loads it; a `ValueError` where it cannot."""
+        what = f"{self.argument}={self.path!r}"
+        _refuse_damaged(what, self.file)
+        try:
+            return keras.models.load_model(self.file, compile=False)
+        except Exception as error:  # Keras lets errors from zip, JSON, HDF5 and the layers through
+            reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            raise ValueError(f"{what} cannot be loaded as a Keras model: {reason}") from error
 
 
 def find(path: str | pathlib.Path, argument: str = "MODEL") -> SavedModel:
@@ -87,12 +115,7 @@ def find(path: str | pathlib.Path, argument: str = "MODEL") -> SavedModel:
             f"{argument}={str(path)!r}: {file} does not exist. Expected a .keras file, or a workdir of train.py."
         )
     config, about = (_json(file.parent / name) for name in ("config.json", "data.json"))
-    return SavedModel(str(path), file, config, tuple(about.get("class_names", ())))
-
-
-def load(path: str | pathlib.Path, preprocessing: str = "none", multi_label: bool | None = None) -> SharpenFocus:
-    """Loads a saved classifier; see `find` and `SavedModel.load`."""
-    return find(path).load(preprocessing, multi_label)
+    return SavedModel(str(path), argument, file, config, tuple(about.get("class_names", ())))
 
 
 def _json(file: pathlib.Path) -> dict[str, Any]:
@@ -136,29 +159,3 @@ def _preprocessed(model: SharpenFocus, preprocessing: str) -> SharpenFocus:
     inputs = keras.Input(model.classifier.input_shape[1:], name="image")
     outputs = model.classifier(backbones.preprocess(preprocessing, inputs))
     return model.around(keras.Model(inputs, outputs))
-
-
-def start_from(classifier: keras.Model, path: str | pathlib.Path) -> None:
-    """Copies the weights of a saved classifier into another of the same network, except those of the last layer.
-
-    Args:
-        classifier: made by `sfocus_tf.backbones.create`; changed in place.
-        path: a `.keras` file, or a workdir of `train.py`, whose `last.keras` is taken.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a Keras model, or another network.
-    """
-    try:
-        saved = load(path).classifier
-    except ValueError as error:
-        raise ValueError(f"config.{str(error).replace('MODEL=', 'weights=', 1)}") from error
-    theirs, ours = ([layer for layer in network.layers[:-1] if layer.weights] for network in (saved, classifier))
-    shapes = [[[weight.shape for weight in layer.weights] for layer in network] for network in (theirs, ours)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            f"config.weights={str(path)!r} is another network than {classifier.name}: their layers' weights differ in "
-            f"number or shape ({len(theirs)} layers there, {len(ours)} here). Expected the same one, for any classes."
-        )
-    for source, target in zip(theirs, ours, strict=True):
-        target.set_weights(source.get_weights())

@@ -72,11 +72,13 @@ def test_workers_are_found_in_slurm_in_its_order_and_in_tf_config(monkeypatch):
     ],
 )
 def test_the_first_worker_is_the_chief_where_none_is_named(jobs, task, chief, monkeypatch):
-    monkeypatch.setattr(distribution, "several_workers", lambda strategy: True)
+    monkeypatch.setattr(distribution, "several_workers", lambda: True)
     resolver = types.SimpleNamespace(
         task_type=task[0], task_id=task[1], cluster_spec=lambda: types.SimpleNamespace(jobs=jobs)
     )
-    assert distribution.is_chief(types.SimpleNamespace(cluster_resolver=resolver)) is chief
+    strategy = types.SimpleNamespace(cluster_resolver=resolver)
+    monkeypatch.setattr(tf.distribute, "get_strategy", lambda: strategy)
+    assert distribution.is_chief() is chief
 
 
 def replicas(workers, each):

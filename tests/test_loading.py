@@ -18,6 +18,10 @@ from tests.test_files import as_of_version_0_1
 OTHER = sf.objective("paper", last=sf.Term(0.7, warmup=0.2, every_steps=2), sigma=0.5)  # than any that has a name
 
 
+def load(path, *arguments, **options):
+    return saved_models.find(path).load(*arguments, **options)
+
+
 def with_activation(kind: str, activation: str) -> keras.Model:
     base = tiny_classifier(3, 8)
     if kind == "layer":
@@ -75,23 +79,23 @@ def test_flat_is_the_same_network_in_float32(policy):
 def test_loads_ours_and_plain_ones(tmp_path):
     ours = sf.SharpenFocus(tiny_classifier(), OTHER)
     ours.save(tmp_path / "ours.keras")
-    assert saved_models.load(tmp_path / "ours.keras").objective == OTHER
+    assert load(tmp_path / "ours.keras").objective == OTHER
     with_activation("dense", "sigmoid").save(tmp_path / "plain.keras")
-    loaded = saved_models.load(tmp_path / "plain.keras")
+    loaded = load(tmp_path / "plain.keras")
     assert loaded.multi_label and loaded.num_classes == 3
-    assert not saved_models.load(tmp_path / "plain.keras", multi_label=False).multi_label
+    assert not load(tmp_path / "plain.keras", multi_label=False).multi_label
     assert saved_models.find(tmp_path / "plain.keras").class_names == ()
 
 
 def test_preprocessing_is_not_done_twice_and_grey_networks_are_told(tmp_path):
     sf.SharpenFocus(tiny_classifier()).save(tmp_path / "last.keras")
-    assert saved_models.load(tmp_path / "last.keras", "unit").num_classes == 3
+    assert load(tmp_path / "last.keras", "unit").num_classes == 3
     (tmp_path / "config.json").write_text('{"dataset": "scenes"}')
     with pytest.raises(ValueError, match="--preprocessing=unit: .* have theirs inside"):
-        saved_models.load(tmp_path, "unit")
+        load(tmp_path, "unit")
     sf.SharpenFocus(tiny_classifier(channels=1)).save(tmp_path / "grey.keras")
     with pytest.raises(ValueError, match=r"grey.keras' takes 1 channel\(s\): expected 3"):
-        saved_models.load(tmp_path / "grey.keras")
+        load(tmp_path / "grey.keras")
 
 
 def test_training_starts_from_another_run_of_the_same_network(tmp_path):
@@ -99,20 +103,20 @@ def test_training_starts_from_another_run_of_the_same_network(tmp_path):
     trained, fresh = (backbones.create("resnet8", classes, 16) for classes in (3, 5))
     sf.SharpenFocus(trained).save(tmp_path / "last.keras")
     head = fresh.layers[-1].get_weights()
-    saved_models.start_from(fresh, tmp_path)
+    saved_models.find(tmp_path).copy_weights(fresh)
     for one, other in zip(trained.layers[:-1], fresh.layers[:-1], strict=True):
         for weight, copied in zip(one.get_weights(), other.get_weights(), strict=True):
             np.testing.assert_array_equal(weight, copied)
     for weight, kept in zip(head, fresh.layers[-1].get_weights(), strict=True):
         np.testing.assert_array_equal(weight, kept)
     with pytest.raises(ValueError, match=r"config.weights=.* is another network than resnet14.*14 layers there, 26"):
-        saved_models.start_from(backbones.create("resnet14", 3, 16), tmp_path)
+        saved_models.find(tmp_path, "config.weights").copy_weights(backbones.create("resnet14", 3, 16))
     sf.SharpenFocus(backbones.create("resnet14", 3, 16)).save(tmp_path / "larger.keras")
     with pytest.raises(ValueError, match="another network than resnet8"):
-        saved_models.start_from(fresh, tmp_path / "larger.keras")
+        saved_models.find(tmp_path / "larger.keras").copy_weights(fresh)
     (tmp_path / "text.keras").write_text("no model")
     with pytest.raises(ValueError, match="config.weights=.*text.keras.* cannot be loaded"):
-        saved_models.start_from(fresh, tmp_path / "text.keras")
+        saved_models.find(tmp_path / "text.keras", "config.weights").copy_weights(fresh)
 
 
 def test_preprocessing_is_what_keras_applications_does(tmp_path):
@@ -121,42 +125,42 @@ def test_preprocessing_is_what_keras_applications_does(tmp_path):
     images = 255 * random_images(2)
     for mode in ("tf", "torch", "caffe"):
         expected = classifier(keras.applications.imagenet_utils.preprocess_input(images.copy(), mode=mode))
-        loaded = saved_models.load(tmp_path / "plain.keras", mode)
+        loaded = load(tmp_path / "plain.keras", mode)
         np.testing.assert_allclose(loaded.predict(images, verbose=0), expected, rtol=1e-3, atol=1e-4)
     sf.SharpenFocus(classifier, OTHER).save(tmp_path / "ours.keras")
-    ours = saved_models.load(tmp_path / "ours.keras", "tf")
+    ours = load(tmp_path / "ours.keras", "tf")
     assert ours.objective == OTHER
     np.testing.assert_allclose(ours.predict(images, verbose=0), classifier(images / 127.5 - 1), rtol=1e-3, atol=1e-4)
-    unit = saved_models.load(tmp_path / "plain.keras", "unit")
+    unit = load(tmp_path / "plain.keras", "unit")
     np.testing.assert_allclose(unit.predict(images, verbose=0), classifier(images / 255), rtol=1e-4, atol=1e-5)
     assert backbones.PREPROCESSING == ("none", "unit", "tf", "torch", "caffe")
 
 
 def test_what_cannot_be_loaded_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.keras does not exist"):
-        saved_models.load(tmp_path / "nowhere.keras")
+        load(tmp_path / "nowhere.keras")
     with pytest.raises(FileNotFoundError, match=r"last\.keras does not exist"):
-        saved_models.load(tmp_path)
+        load(tmp_path)
     (tmp_path / "text.keras").write_text("no model")
     with pytest.raises(ValueError, match="cannot be loaded as a Keras model"):
-        saved_models.load(tmp_path / "text.keras")
+        load(tmp_path / "text.keras")
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "flat.keras")
     with pytest.raises(ValueError, match="expected images"):
-        saved_models.load(tmp_path / "flat.keras")
+        load(tmp_path / "flat.keras")
     tiny_classifier().save(tmp_path / "tiny.keras")
     with pytest.raises(ValueError, match=r"preprocessing='tg'.*'tf'"):
-        saved_models.load(tmp_path / "tiny.keras", "tg")
+        load(tmp_path / "tiny.keras", "tg")
     sf.SharpenFocus(tiny_classifier()).save(tmp_path / "ours.keras")
     tiny_classifier(3, 8, channels=1).save(tmp_path / "grey.keras")
     with pytest.raises(ValueError, match=r"takes 1 channel\(s\)"):
-        saved_models.load(tmp_path / "grey.keras")
+        load(tmp_path / "grey.keras")
     inputs = [keras.Input((8, 8, 3)), keras.Input((8, 8, 3))]
     two = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(sum(inputs))))
     two.save(tmp_path / "two.keras")
     with pytest.raises(ValueError, match=r"two\.keras.*has 2 inputs .*: expected one, of images"):
-        saved_models.load(tmp_path / "two.keras", "tf")
+        load(tmp_path / "two.keras", "tf")
     with pytest.raises(ValueError, match="multi_label=False, not True"):
-        saved_models.load(tmp_path / "ours.keras", multi_label=True)
+        load(tmp_path / "ours.keras", multi_label=True)
 
 
 def test_files_that_are_damaged_or_something_else(tmp_path):
@@ -193,10 +197,10 @@ def test_files_that_are_damaged_or_something_else(tmp_path):
         with pytest.raises(
             ValueError, match=f"MODEL='.*{number}.keras' cannot be loaded as a Keras model: .*{message}"
         ):
-            saved_models.load(file)
+            load(file)
         with pytest.raises(SystemExit, match=f"sfocus_tf export: MODEL=.*{message}"):
             main(["export", str(file), f"--output={tmp_path}/served/1"])
-    good = saved_models.load(tmp_path / "good.keras")
+    good = load(tmp_path / "good.keras")
     assert good.num_classes == 3
 
 
@@ -207,7 +211,7 @@ def test_a_wrapped_model_inside_another_is_found(tmp_path):
         keras.Input((8, 8, 3)), keras.layers.Rescaling(2.0), trained, keras.layers.Softmax(),
     ])  # fmt: skip
     whole.save(tmp_path / "whole.keras")
-    loaded = saved_models.load(tmp_path / "whole.keras")
+    loaded = load(tmp_path / "whole.keras")
     images = random_images(3)
     again = keras.ops.softmax(loaded.predict(images, verbose=0))
     np.testing.assert_allclose(again, whole.predict(images, verbose=0), atol=1e-5)
@@ -215,10 +219,10 @@ def test_a_wrapped_model_inside_another_is_found(tmp_path):
     expected, found = trained.explain(2 * images), loaded.explain(images)
     np.testing.assert_allclose(found.last.target, expected.last.target, atol=1e-5)
     loaded.save(tmp_path / "again.keras")
-    assert saved_models.load(tmp_path / "again.keras").objective == OTHER
-    assert not saved_models.load(tmp_path / "whole.keras", multi_label=False).multi_label
+    assert load(tmp_path / "again.keras").objective == OTHER
+    assert not load(tmp_path / "whole.keras", multi_label=False).multi_label
     with pytest.raises(ValueError, match="was trained with multi_label=False, not True"):
-        saved_models.load(tmp_path / "whole.keras", multi_label=True)
+        load(tmp_path / "whole.keras", multi_label=True)
 
 
 def test_a_model_of_version_0_1_explains_as_before_wherever_it_is_put(tmp_path):
@@ -228,12 +232,12 @@ def test_a_model_of_version_0_1_explains_as_before_wherever_it_is_put(tmp_path):
     model.save(file)
     as_of_version_0_1(file, attention="layer_cam")
     expected = model.explain(images, cam="layer_cam")
-    former = saved_models.load(file)
+    former = load(file)
     keras.Sequential([keras.Input((8, 8, 3)), former, keras.layers.Softmax()]).save(tmp_path / "whole.keras")
     for loaded, scale in (
         (former, 1),
-        (saved_models.load(file, "unit"), 255),
-        (saved_models.load(tmp_path / "whole.keras"), 1),
+        (load(file, "unit"), 255),
+        (load(tmp_path / "whole.keras"), 1),
     ):
         found = loaded.explain(scale * images)
         np.testing.assert_allclose(found.last.target, expected.last.target, atol=1e-5)

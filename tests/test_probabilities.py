@@ -16,6 +16,10 @@ CLASSES = 4
 L, ops = keras.layers, keras.ops
 
 
+def load(path, *arguments, **options):
+    return saved_models.find(path).load(*arguments, **options)
+
+
 @keras.saving.register_keras_serializable(package="test_probabilities")
 def hand_written_softmax(scores):
     exponentials = tf.exp(scores)
@@ -242,7 +246,7 @@ def test_mixed_precision(policy, activation, tmp_path):
     images = random_images(4)
     expected = network.predict(images, verbose=0)
     network.save(tmp_path / "mixed.keras")
-    loaded = saved_models.load(tmp_path / "mixed.keras")
+    loaded = load(tmp_path / "mixed.keras")
     assert loaded.multi_label == (activation == "sigmoid")
     again = getattr(ops, activation)(loaded.predict(images, verbose=0))
     np.testing.assert_allclose(again, expected, atol=1e-5)
@@ -255,7 +259,7 @@ def test_served_probabilities_are_the_networks_own(tmp_path):
     network = model(through(lambda x: dense(x, activation="softmax", kernel_initializer=large),
                             L.Activation("linear", dtype="float32")))  # fmt: skip
     network.save(tmp_path / "network.keras")
-    saved_models.load(tmp_path / "network.keras").export(tmp_path / "served" / "1")
+    load(tmp_path / "network.keras").export(tmp_path / "served" / "1")
     served = tf.saved_model.load(str(tmp_path / "served" / "1")).signatures["serving_default"]
     images = random_images(2)
     expected = network.predict(images, verbose=0)
@@ -267,4 +271,4 @@ def test_served_probabilities_are_the_networks_own(tmp_path):
 def test_every_spelling_of_a_sigmoid_is_multi_label(activation, tmp_path):
     with keras.saving.custom_object_scope({getattr(activation, "__name__", "sigmoid"): activation}):
         model(lambda x: L.Identity()(dense(x, activation=activation))).save(tmp_path / "several.keras")
-        assert saved_models.load(tmp_path / "several.keras").multi_label
+        assert load(tmp_path / "several.keras").multi_label

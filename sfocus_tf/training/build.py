@@ -1,10 +1,10 @@
 """Builds the data and the compiled model of a config."""
 
 import dataclasses
-import pathlib
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from sfocus_tf import backbones, data, distribution, saved_models
 from sfocus_tf.data import Data
@@ -30,27 +30,26 @@ def splits(config: Config) -> dict[str, Data]:
     return {name: data.load(config.dataset, name, **options) for name in names}
 
 
-def start_file(weights: str | None) -> pathlib.Path | None:
-    """The file in `config.weights`, or `None` if it is not a file."""
-    if weights in (None, "none", "imagenet"):
+def start(config: Config) -> saved_models.SavedModel | None:
+    """The saved model in `config.weights`, or `None` if it names no file."""
+    if config.weights in (None, "none", "imagenet"):
         return None
     try:
-        return saved_models.find(weights).file
+        return saved_models.find(config.weights, "config.weights")
     except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"config.weights={weights!r}: no such file. Expected imagenet, none, a .keras file or a workdir."
-        ) from error
+        raise FileNotFoundError(f"{error} Other choices: imagenet, none.") from error
 
 
-def model(config: Config, train: Data, start: pathlib.Path | None) -> SharpenFocus:
-    """The compiled model, with the weights of the file `start` if there is one."""
+def model(config: Config, train: Data, start: saved_models.SavedModel | None) -> SharpenFocus:
+    """The compiled model, which starts from the weights of `start` if there is one."""
     classifier = backbones.create(
         config.backbone, len(train.class_names), train.image_size, config.initial_weights, config.dropout
     )
     for layer in distribution.normalisations(classifier):
         layer.synchronized = config.synchronized
+    _refuse_empty_replicas(classifier, train)
     if start is not None:
-        saved_models.start_from(classifier, start)
+        start.copy_weights(classifier)
     model = SharpenFocus(
         classifier,
         dataclasses.replace(config.objective, steps=config.epochs * train.steps),
@@ -70,6 +69,19 @@ def model(config: Config, train: Data, start: pathlib.Path | None) -> SharpenFoc
         metric = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
     model.compile(optimizer(config, train.steps), loss, metrics=[metric], jit_compile=config.jit_compile)
     return model
+
+
+def _refuse_empty_replicas(classifier: keras.Model, train: Data) -> None:
+    """Raises a `ValueError` if a replica would get no images, which turns BatchNormalization's averages to NaN."""
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    rest = train.source.size % train.batch_size
+    unsynchronized = [layer for layer in distribution.normalisations(classifier) if not layer.synchronized]
+    if 0 < rest < replicas and unsynchronized:
+        raise ValueError(
+            f"batch_size={train.batch_size}: the last batch of {train.source.size} images would have {rest} for "
+            f"{replicas} replicas, and BatchNormalization needs one for each. Try another multiple of {replicas}, or "
+            "--config.synchronized."
+        )
 
 
 def optimizer(config: Config, steps_per_epoch: int) -> keras.optimizers.Optimizer:

@@ -23,7 +23,7 @@ def fit(
     position: Position,
     stop: interruption.Stop,
 ) -> float:
-    """Trains from a position to the end.
+    """Trains from a position to the end; called in the scope of the strategy.
 
     Args:
         config: config of the run.
@@ -45,7 +45,7 @@ def fit(
     strategy = model.distribute_strategy
     train, validation = splits["train"], splits.get("validation")
     history = folder / "history.csv"
-    if distribution.is_chief(strategy):
+    if distribution.is_chief():
         checkpoints.cut_history(history, position.epochs)
     checkpoint = _checkpoint(splits, written, checkpoints.read_history(history, position.epochs))
     seconds = Seconds(position.seconds)
@@ -68,7 +68,7 @@ def fit(
                 *([checkpoints.RestoreMetrics(folder / "last.keras", train.multi_label)] if done else []),
                 interruption.StopAtNaN(folder, train.place_names, done),
                 seconds,
-                *(_logs(config, validation, written, first > 0) if distribution.is_chief(strategy) else []),
+                *(_logs(config, validation, written, first > 0) if distribution.is_chief() else []),
                 checkpoint,
                 interruption.SaveAndStop(stop, checkpoint, seconds.so_far, done),
             ],

@@ -109,17 +109,16 @@ class SaveAndStop(_InEpoch):
         """Stops in mid-epoch; after its last step, the epoch is completed first."""
         if batch + 1 == self.params["steps"]:
             return
-        strategy = self.model.distribute_strategy
-        ask = (batch + 1) % _AGREE_EVERY == 0 if distribution.several_workers(strategy) else self.stop.requested
+        ask = (batch + 1) % _AGREE_EVERY == 0 if distribution.several_workers() else self.stop.requested
         steps = self.before + batch + 1
-        if ask and distribution.any_worker(strategy, self.stop.requested):
+        if ask and distribution.any_worker(self.stop.requested):
             self.checkpoint.save(self.epoch, steps, self.seconds())
             raise StoppedError(f"stopped by SIGTERM; saved after step {steps} of epoch {self.epoch + 1}")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Stops between epochs. Must come after the checkpoint callback, which saves the epoch."""
         super().on_epoch_end(epoch, logs)
-        if distribution.any_worker(self.model.distribute_strategy, self.stop.requested):
+        if distribution.any_worker(self.stop.requested):
             raise StoppedError(f"stopped by SIGTERM; saved after epoch {epoch + 1}")
 
 
@@ -157,7 +156,7 @@ class StopAtNaN(_InEpoch):
         record["images"] = self.names(self.epoch, step)
         record["images_of_the_step_before"] = self.names(self.epoch, step - 1) if step else []
         path = self.folder / "nan.json"
-        if distribution.is_chief(self.model.distribute_strategy):
+        if distribution.is_chief():
             checkpoints.write_text(path, json.dumps(record, indent=2) + "\n")
         last = self.folder / "last.keras"
         kept = f"{last} is intact" if last.exists() else "nothing was saved before"
@@ -169,13 +168,13 @@ class StopAtNaN(_InEpoch):
 
 
 @contextmanager
-def told_of_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
+def told_of_lost_workers() -> Iterator[None]:
     """Turns the errors that a lost worker causes in the others into `WorkerLostError`."""
     try:
         yield
     except (*_LOST, *_PERHAPS_LOST) as error:
         text = str(error)
         of_cluster = isinstance(error, _LOST) or any(word in text.lower() for word in _OF_THE_CLUSTER)
-        if not distribution.several_workers(strategy) or not of_cluster:
+        if not distribution.several_workers() or not of_cluster:
             raise
         raise WorkerLostError(f"another worker was lost ({type(error).__name__}).\n{text}") from error

@@ -45,8 +45,8 @@ def collect(
     config: Config,
     model: SharpenFocus,
     splits: dict[str, Data],
-    folder: pathlib.Path,
     seconds: float,
+    folder: pathlib.Path,
 ) -> dict[str, Any]:
     """Evaluates a trained model, saves the attention figure, and collects the results.
 
@@ -54,8 +54,8 @@ def collect(
         config: config of the run.
         model: the model after the last epoch; gets the weights of `best.keras` if there is one.
         splits: "train", "test", and "validation" if there is one.
-        folder: the workdir.
         seconds: training time.
+        folder: the workdir.
 
     Returns:
         The contents of `results.json`.

@@ -1,9 +1,12 @@
-"""The workdir: creates it, and refuses to mix runs of different configs."""
+"""The workdir: creates it, goes on from its last checkpoint, and refuses to mix runs of different configs or data."""
 
 import json
 import pathlib
 from typing import Any
 
+from sfocus_tf import distribution
+from sfocus_tf.data import Data
+from sfocus_tf.model import SharpenFocus
 from sfocus_tf.training import checkpoints
 
 
@@ -11,13 +14,12 @@ class WorkdirError(ValueError):
     """The workdir has a run of another config, or cannot be written."""
 
 
-def prepare(folder: pathlib.Path, identity: dict[str, Any], chief: bool = True) -> None:
-    """Creates the folder of a run, with its `config.json`.
+def prepare(folder: pathlib.Path, identity: dict[str, Any]) -> None:
+    """Creates the folder of a run, with its `config.json`; of several workers, only the chief writes.
 
     Args:
         folder: the workdir; created if it does not exist.
         identity: the settings that determine the result of the run; see `Config.identity`.
-        chief: whether this process writes; the others only check.
 
     Raises:
         WorkdirError: the folder has a run of another config, or cannot be written.
@@ -28,8 +30,8 @@ def prepare(folder: pathlib.Path, identity: dict[str, Any], chief: bool = True) 
         folder.mkdir(parents=True, exist_ok=True)
         # A run that never reached its first checkpoint may be replaced.
         if any((folder / name).exists() for name in ("last.keras", "results.json")):
-            refuse_other(folder, "config", json.loads(path.read_text()), identity)
-        if chief and not (folder / "results.json").exists():
+            _refuse_other(folder, "config", json.loads(path.read_text()), identity)
+        if distribution.is_chief() and not (folder / "results.json").exists():
             for name in ("new.keras", "new_best.keras"):  # from a process that was killed while writing
                 (folder / name).unlink(missing_ok=True)
             checkpoints.write_text(path, json.dumps(identity, indent=2, sort_keys=True) + "\n")
@@ -37,7 +39,43 @@ def prepare(folder: pathlib.Path, identity: dict[str, Any], chief: bool = True) 
         raise WorkdirError(f"workdir={str(folder)!r} cannot be written: {error}.") from error
 
 
-def refuse_other(folder: pathlib.Path, what: str, there: dict[str, Any], here: dict[str, Any]) -> None:
+def begin(folder: pathlib.Path, model: SharpenFocus, splits: dict[str, Data]) -> checkpoints.Position:
+    """Loads the last checkpoint, if there is one, and writes `data.json`, once all workers agree on both.
+
+    Args:
+        folder: the workdir.
+        model: the newly built model; gets the state of the checkpoint.
+        splits: the data of the run.
+
+    Returns:
+        The position of the run.
+
+    Raises:
+        WorkdirError: the checkpoint is from other data.
+        ValueError: the workers would start at different positions or read different images.
+    """
+    position, path = checkpoints.Position(0), folder / "data.json"
+    about: dict[str, Any] = {"class_names": list(splits["train"].class_names)}
+    about |= {split: part.source.size for split, part in splits.items()}
+    if (folder / "last.keras").exists():
+        _refuse_other(folder, "data", json.loads(path.read_text()), about)
+        checkpoints.load(model, folder / "last.keras")
+        position = checkpoints.position(folder / "last.keras")
+    files = [pathlib.Path(file).name for part in splits.values() for file in part.source.files]
+    if not distribution.all_agree(json.dumps([(folder / "config.json").exists(), position, about, files])):
+        raise ValueError(
+            f"the workers differ in the workdir or in the data. This one: workdir={str(folder)!r} at epoch "
+            f"{position.epochs}, step {position.steps}; {about}. Expected one --workdir and the same --data_dir, on a "
+            "file system that all workers share."
+        )
+    if distribution.is_chief():
+        checkpoints.write_text(path, json.dumps(about, indent=2) + "\n")
+        if position.epochs == 0:
+            (folder / "best.keras").unlink(missing_ok=True)  # from a run that was killed before its first checkpoint
+    return position
+
+
+def _refuse_other(folder: pathlib.Path, what: str, there: dict[str, Any], here: dict[str, Any]) -> None:
     """Raises a `WorkdirError` that lists the differences if saved settings differ from the current ones."""
     saved, current = _flat(there), _flat(here)
     differing = [
