@@ -26,7 +26,7 @@ import sfocus_tf as sf
 from sfocus_tf import backbones
 from sfocus_tf.data.voc import CLASS_NAMES
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # for `configs` and `benchmarks`
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # makes `benchmarks` importable from a script
 
 from benchmarks.multiplications import of_forward
 
@@ -65,7 +65,7 @@ def seconds_an_image(model, images, labels):
 
 def measure(name):
     variant, classes, examples = BENCHMARKS[name]
-    config = importlib.import_module(f"configs.{name.partition(':')[0]}").get_config(variant)
+    config = importlib.import_module(f"sfocus_tf.configs.{name.partition(':')[0]}").get_config(variant)
     size = config.image_size or (32 if config.dataset.startswith("cifar") else 224)
     # Small, since one image of 448 pixels takes seconds, but large enough to use the cores.
     batch = 32 if size <= 32 else 4

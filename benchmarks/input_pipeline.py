@@ -9,7 +9,6 @@ input throughput over training throughput; `end_to_end`, the speed of train.py o
 """
 
 import csv
-import importlib
 import json
 import os
 import pathlib
@@ -32,6 +31,7 @@ sys.path.insert(0, str(_ROOT))  # makes `benchmarks` importable from a script
 
 import sfocus_tf as sf
 from benchmarks import stepping
+from sfocus_tf.training import command
 
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "Number of runs of train.py on files and on one batch.")
 _IMAGES = 640  # of each kind
@@ -121,7 +121,7 @@ def train_on_one_batch():
         return replicated(self, strategy, first, last, skip).take(1).cache().repeat().prefetch(2)
 
     sf.data.Data.replicated = first_batch
-    importlib.import_module("train").cli()
+    command.main()
 
 
 def main(_):

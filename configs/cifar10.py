@@ -10,8 +10,7 @@ The paper reports no result. Measured here: cross-entropy, 12 epochs, 81.04 % (R
 """
 
 import ml_collections
-
-from configs import common
+from sfocus_tf.configs import common
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:

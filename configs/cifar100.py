@@ -10,8 +10,7 @@ Measured here: not measured.
 """
 
 import ml_collections
-
-from configs import common
+from sfocus_tf.configs import common
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:

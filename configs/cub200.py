@@ -14,8 +14,7 @@ Measured here, on the first 10 classes: README ("Does it gain?"). On the full se
 """
 
 import ml_collections
-
-from configs import common
+from sfocus_tf.configs import common
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:

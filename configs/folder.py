@@ -6,8 +6,7 @@ Data: <folder>/train/<class>/*.jpg and <folder>/test/<class>/*.jpg.
 """
 
 import ml_collections
-
-from configs import common
+from sfocus_tf.configs import common
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:

@@ -5,8 +5,7 @@ Data: none needed. 16 classes in pairs that differ only in a small mark; see `sf
 """
 
 import ml_collections
-
-from configs import common
+from sfocus_tf.configs import common
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:

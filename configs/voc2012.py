@@ -14,8 +14,7 @@ Measured here, on 1,039 of its images (469 for training, 518 for testing; seed 0
 """
 
 import ml_collections
-
-from configs import common
+from sfocus_tf.configs import common
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:

@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any
 
-from sfocus_tf import commands
+from sfocus_tf import commands, startup
 from sfocus_tf.attention import EXPLAINED
 
 _FORMS = """MODEL is a .keras file, or a workdir of train.py. A plain Keras classifier works too; set --preprocessing
@@ -149,6 +149,7 @@ def _positive(text: str) -> int:
 def main(argv: list[str] | None = None) -> None:
     """Runs a command; errors that a user can fix are shown without a traceback."""
     arguments = parser().parse_args(argv)
+    startup.find_gpus()
     try:
         getattr(commands, arguments.command)(arguments)
     except (ValueError, OSError, ImportError) as error:

@@ -15,16 +15,15 @@ import dataclasses
 import functools
 import pathlib
 import tempfile
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
 from sfocus_tf.attention import AttentionExtractor, Classes, ExplainingModel, named_classes, resize_map
-from sfocus_tf.data.augmentation import central_crop
 
 # Above the resolution of common cameras; a few kilobytes of PNG can unpack to gigabytes.
 MOST_PIXELS = 50_000_000
@@ -179,6 +178,8 @@ def _decode(data: tf.Tensor, image_size: tuple[int, int], center_crop: float | N
             lambda: tf.io.decode_png(data, channels=3),
         )
     if center_crop is not None:
+        from sfocus_tf.data.augmentation import central_crop  # noqa: PLC0415 (loads TFDS)
+
         image = central_crop({"image": image}, center_crop)["image"]
     image = tf.image.resize(tf.ensure_shape(image, [None, None, 3]), image_size, antialias=True)
     return tf.clip_by_value(image, 0.0, 255.0)
@@ -276,8 +277,18 @@ def _overlap(target: tf.Tensor, rival: tf.Tensor) -> tf.Tensor:
 def _write_warm_up(folder: pathlib.Path, name: str, image_size: tuple[int, int], channels: int) -> None:
     """Writes warmup requests, one per signature and batch size, which TF Serving runs before it accepts others.
 
-    See "SavedModel Warmup" in TF Serving's documentation.
+    See "SavedModel Warmup" in TF Serving's documentation. Without tensorflow-serving-api, which has their format, a
+    warning says that they are left out.
     """
+    try:
+        from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2  # noqa: PLC0415 (optional)
+    except ImportError:
+        warnings.warn(
+            "export: without warmup requests, so the first requests to TF Serving will be slow. To write them: "
+            "pip install 'sfocus_tf[serving]'.",
+            stacklevel=4,
+        )
+        return
     extra = folder / "assets.extra"
     extra.mkdir()
     with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:

@@ -1,6 +1,7 @@
 """What the tests share: quiet logs, small classifiers, and the real images where they are at hand."""
 
 import dataclasses
+import gc
 import io
 import os
 import pathlib
@@ -23,6 +24,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 
 tf.config.threading.set_inter_op_parallelism_threads(2)
+gc.freeze()  # what is imported stays: collections need not look at it
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +33,7 @@ def _fresh_keras():
     yield
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)  # a full garbage collection would take longer than most tests
     disable_op_determinism()  # Keras would not compile with XLA from then on
 
 

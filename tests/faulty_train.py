@@ -1,22 +1,21 @@
-"""train.py with a fault: `python -m tests.faulty_train sigterm|nan EPOCH BATCH flags...`, both counted from 0.
-
-The process sends itself SIGTERM after that batch, or a weight becomes NaN before the next.
-"""
+"""train.py with a fault: `python -m tests.faulty_train sigterm|nan EPOCH BATCH flags...`, both counted from 0."""
 
 import os
 import signal
 import sys
+from contextlib import contextmanager
 
-import train
-from sfocus_tf.training import interruption
+from sfocus_tf.training import command, interruption
 
 
-def main(fault, epoch, batch):
+@contextmanager
+def fault(kind, epoch, batch):
+    """This process gets SIGTERM after that batch, or a weight becomes NaN before the next."""
     watched = interruption.SaveAndStop.on_train_batch_end
 
     def on_train_batch_end(self, number, logs=None):
         if (self.epoch, number) == (epoch, batch):
-            if fault == "nan":
+            if kind == "nan":
                 weight = self.model.trainable_variables[0]
                 weight.assign(weight * float("nan"))
             else:
@@ -24,10 +23,14 @@ def main(fault, epoch, batch):
         watched(self, number, logs)
 
     interruption.SaveAndStop.on_train_batch_end = on_train_batch_end
-    train.cli()
+    try:
+        yield
+    finally:
+        interruption.SaveAndStop.on_train_batch_end = watched
 
 
 if __name__ == "__main__":
-    fault, epoch, batch = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    kind, epoch, batch = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     sys.argv[1:4] = []
-    main(fault, epoch, batch)
+    with fault(kind, epoch, batch):
+        command.main()

@@ -1,8 +1,6 @@
 """python -m sfocus_tf on networks that this project never saw while they were trained."""
 
 import json
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -13,7 +11,8 @@ import tensorflow as tf
 import sfocus_tf as sf
 from sfocus_tf import evaluation
 from sfocus_tf.__main__ import main, parser
-from tests.conftest import ROOT, tiny_classifier
+from tests.command_line import sfocus
+from tests.conftest import tiny_classifier
 
 SIZE = 64
 
@@ -190,9 +189,7 @@ def test_wrong_input_is_told_in_one_line(stranger, tmp_path):
 
 
 def test_help_teaches():
-    text = subprocess.run(
-        [sys.executable, "-m", "sfocus_tf", "explain", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
+    text = sfocus("explain", "--help").stdout
     for part in ("examples:", "vis:score_cam", "--preprocessing", "workdir of train.py"):
         assert part in text
     for command in ("explain", "evaluate", "compare", "export"):

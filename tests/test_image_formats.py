@@ -10,8 +10,8 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
+from sfocus_tf.configs import folder
 
-from configs import folder
 from sfocus_tf import data, training
 from sfocus_tf.data.formats import decode
 

@@ -15,14 +15,16 @@ import keras
 import numpy as np
 import PIL.Image
 import pytest
+from sfocus_tf.configs import common
 
 import sfocus_tf as sf
-from configs import common
 from sfocus_tf import data, losses, training
 from sfocus_tf.training import build, checkpoints
 from sfocus_tf.training import config as config_module
 from sfocus_tf.training.workdir import WorkdirError, prepare
+from tests.command_line import train
 from tests.conftest import ROOT, tiny_classifier
+from tests.faulty_train import fault
 
 FILES = {
     "config.json",
@@ -54,20 +56,14 @@ def small(tmp_path_factory):
 
 def arguments(data_dir, workdir, *more):
     return [
-        sys.executable, str(ROOT / "train.py"), "--dataset=folder", f"--data_dir={data_dir}", f"--workdir={workdir}",
+        "--dataset=folder", f"--data_dir={data_dir}", f"--workdir={workdir}",
         "--backbone=resnet8", "--batch_size=16", "--config.image_size=16", "--epochs=4", "--deterministic",
         "--config.optimizer.learning_rate=0.02", "--config.dropout=0.2", *more,
     ]  # fmt: skip
 
 
-def run_with(fault, *args):
-    """See tests/faulty_train.py."""
-    command = [sys.executable, "-m", "tests.faulty_train", *fault, *arguments(*args)[2:]]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-
-
-def run(*args, check=True, **kwargs):
-    done = subprocess.run(arguments(*args), capture_output=True, text=True, cwd=ROOT, check=False, **kwargs)
+def run(*args, check=True):
+    done = train(*arguments(*args))
     assert not check or done.returncode == 0, done.stderr[-2000:]
     return done
 
@@ -112,7 +108,10 @@ def test_a_finished_run_is_shown_and_not_run_again(finished, small):
 def test_killed_then_stopped_in_mid_epoch_and_run_again_gives_the_same_bits(finished, small, tmp_path):
     workdir = tmp_path / "run"
     process = subprocess.Popen(
-        arguments(small, workdir), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "train.py", *arguments(small, workdir)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 200
     while not (workdir / "last.keras").exists():
@@ -122,7 +121,8 @@ def test_killed_then_stopped_in_mid_epoch_and_run_again_gives_the_same_bits(fini
     process.wait()
     assert not (workdir / "results.json").exists()
     (workdir / "new.keras").write_bytes(b"half a file")
-    done = run_with(("sigterm", "3", "1"), small, workdir)
+    with fault("sigterm", 3, 1):
+        done = run(small, workdir, check=False)
     assert done.returncode == 75 and "saved after step 2 of epoch 4. Run the same command again" in done.stderr
     assert checkpoints.position(workdir / "last.keras")[:2] == (3, 2)
     run(small, workdir)
@@ -137,7 +137,8 @@ def test_killed_then_stopped_in_mid_epoch_and_run_again_gives_the_same_bits(fini
 
 def test_a_loss_that_becomes_nan_is_told_with_step_term_and_images(small, tmp_path):
     workdir = tmp_path / "run"
-    done = run_with(("nan", "1", "0"), small, workdir)
+    with fault("nan", 1, 0):
+        done = run(small, workdir, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "classification_loss" in done.stderr and "step 2 of epoch 2" in done.stderr and "is intact" in done.stderr
     told = json.loads((workdir / "nan.json").read_text())
@@ -223,8 +224,7 @@ def test_cross_entropy_has_no_attention_terms(small, tmp_path):
     ],
 )
 def test_bad_flags_fail_at_once_with_the_nearest_name(flags, message, tmp_path):
-    command = [sys.executable, str(ROOT / "train.py"), f"--workdir={tmp_path / 'run'}", *flags]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    done = train(f"--workdir={tmp_path / 'run'}", *flags)
     assert done.returncode == 1
     assert message in done.stderr and "Traceback" not in done.stderr
 
@@ -236,7 +236,7 @@ def test_a_workdir_that_cannot_be_written(small):
 
 
 def test_data_that_may_not_be_read_are_not_taken_for_the_workdir(tmp_path, monkeypatch):
-    from configs import scenes
+    from sfocus_tf.configs import scenes
 
     def refused(*arguments, **settings):
         raise PermissionError(errno.EACCES, "Permission denied", "/data/train.txt")
@@ -324,7 +324,7 @@ def test_every_config_is_complete_and_locked():
     for path in sorted(pathlib.Path(ROOT / "configs").glob("*.py")):
         if path.stem == "__init__":
             continue
-        module = __import__(f"configs.{path.stem}", fromlist=["get_config"])
+        module = __import__(f"sfocus_tf.configs.{path.stem}", fromlist=["get_config"])
         config = module.get_config()
         assert set(config.keys()) == keys, path
         assert config.is_locked, path
@@ -337,12 +337,11 @@ def test_real_images_of_cifar10(real, tmp_path):
             (tmp_path / "data" / split / folder.name).mkdir(parents=True)
             for path in sorted(folder.iterdir())[:count]:
                 (tmp_path / "data" / split / folder.name / path.name).symlink_to(path)
-    command = [
-        sys.executable, str(ROOT / "train.py"), "--dataset=folder", f"--data_dir={tmp_path / 'data'}",
+    done = train(
+        "--dataset=folder", f"--data_dir={tmp_path / 'data'}",
         f"--workdir={tmp_path / 'run'}", "--backbone=resnet8", "--epochs=8", "--batch_size=16",
         "--config.optimizer.learning_rate=0.02", "--config.augmentation=none",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["examples"] == {"train": 270, "validation": 30, "test": 100}
