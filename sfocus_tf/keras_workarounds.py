@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras.src.trainers import compile_utils
 
@@ -40,19 +41,21 @@ class MeansOfLosses(compile_utils.MetricsList):
 
 
 class ReplicatedModel(keras.Model):
-    """A Keras model that several workers can train.
+    """A Keras model that several workers can train, and whose training step is traced once.
 
-    Works around two failures of Keras 3 (Keras issue 20585): it builds a model from the mean of the replicas' first
-    batches, which does not exist if they are uneven or on several workers; and with several workers it averages scalar
-    logs along an axis that they lack.
+    Works around three properties of Keras 3. With a strategy it builds a model from the mean of the replicas' first
+    batches, which does not exist if they are uneven or on several workers, and with several workers it averages scalar
+    logs along an axis that they lack (Keras issue 20585). Without a strategy it creates the variables of metrics and
+    optimizer while it traces the first step, so that TensorFlow traces that step twice.
     """
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        if iterator is not None and self.distribute_strategy.num_replicas_in_sync > 1:
-            spec = iterator._distributed_dataset.element_spec
-            data_batch = tf.nest.map_structure(_of_one_replica, spec)
-            iterator = None
-        super()._maybe_symbolic_build(iterator, data_batch)
+        if iterator is not None:
+            data_batch = tf.nest.map_structure(_of_one_replica, iterator._distributed_dataset.element_spec)
+        if self._distribute_strategy is not None:
+            super()._maybe_symbolic_build(data_batch=data_batch)
+        elif _is_usual(data_batch) and self.loss is not None:
+            self._symbolic_build(data_batch=data_batch)
 
     def _make_function(self, step_function: Callable[[Any], Any]) -> Any:
         if not several_workers(self.distribute_strategy):
@@ -67,6 +70,15 @@ class ReplicatedModel(keras.Model):
 def _of_one_replica(spec: Any) -> tf.TensorSpec:
     """The specification of one replica's part of a distributed tensor."""
     return getattr(spec, "_value_specs", (spec,))[0]
+
+
+def _is_usual(data_batch: Any) -> bool:
+    """Whether a batch has images and labels, and all its shapes are known up to their sizes."""
+    if not isinstance(data_batch, tuple) or len(data_batch) < 2 or data_batch[1] is None:
+        return False
+    parts = [part for part in tf.nest.flatten(data_batch) if part is not None]
+    arrays = all(isinstance(part, (tf.TensorSpec, tf.Tensor, np.ndarray)) for part in parts)
+    return arrays and all(tf.TensorShape(part.shape).rank is not None for part in parts)
 
 
 class RandomStateModel(keras.Model):

@@ -231,6 +231,10 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
             self.jit_compile = False
         return super().make_train_function(force)
 
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        checks.refuse_probability_loss(self.loss)  # its own error, which may come from its shapes, would tell less
+        super()._maybe_symbolic_build(iterator, data_batch)
+
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One training step; computes the attention terms only if one is due."""
         x, y, sample_weight = self._unpacked(data)

@@ -5,6 +5,7 @@ import re
 import keras
 import numpy as np
 import pytest
+from keras.src.applications import convnext, densenet, efficientnet
 
 import sfocus_tf as sf
 from sfocus_tf.classifier import attention_layers
@@ -30,39 +31,60 @@ def application(name, size, **kwargs):
     return getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3), **kwargs)
 
 
+def nested(backbone, size):
+    """A backbone as one layer of a larger model."""
+    inputs = keras.Input((size, size, 3))
+    x = keras.layers.Rescaling(1 / 255)(inputs)  # a name that EfficientNet and ConvNeXt have inside too
+    x = keras.layers.GlobalAveragePooling2D()(backbone(x))
+    return keras.Model(inputs, keras.layers.Dense(3)(x))
+
+
 # Every other one as it is, and the others as one layer of a larger model.
 @pytest.mark.parametrize(
-    ("name", "size", "inner", "last", "inner_shape", "last_shape", "nested"),
+    ("name", "size", "inner", "last", "inner_shape", "last_shape", "is_nested"),
     [(*network, number % 2 == 1) for number, network in enumerate(NETWORKS)],
 )
-def test_layers_of_keras_applications_and_a_step_that_lowers_the_loss(
-    name, size, inner, last, inner_shape, last_shape, nested
-):
-    if nested:
+def test_layers_of_keras_applications(name, size, inner, last, inner_shape, last_shape, is_nested):
+    if is_nested:
         backbone = application(name, size, include_top=False)
-        inputs = keras.Input((size, size, 3))
-        x = keras.layers.Rescaling(1 / 255)(inputs)  # a name that EfficientNet and ConvNeXt have inside too
-        x = keras.layers.GlobalAveragePooling2D()(backbone(x))
-        classifier = keras.Model(inputs, keras.layers.Dense(3)(x))
+        classifier = nested(backbone, size)
         inner, last = f"{backbone.name}/{inner}", f"{backbone.name}/{last}"
     else:
         classifier = application(name, size, classes=3, classifier_activation=None)
-    model = sf.SharpenFocus(classifier, sf.objective("paper"))
+    model = sf.SharpenFocus(classifier)
     assert (model.inner_layer, model.last_layer) == (inner, last)
+    for path, shape in ((inner, inner_shape), (last, last_shape)):
+        layer = classifier
+        for part in path.split("/"):
+            layer = layer.get_layer(part)
+        assert layer.output.shape[1:] == shape
 
+
+# The same families with few and narrow blocks.
+FAMILIES = {
+    "densenet": lambda **kwargs: densenet.DenseNet([1, 2, 1, 1], weights=None, **kwargs),
+    "convnext": lambda **kwargs: convnext.ConvNeXt([1, 1, 2, 1], [8, 16, 32, 64], weights=None, **kwargs),
+    "efficientnet": lambda **kwargs: efficientnet.EfficientNet(0.3, 0.3, 64, weights=None, **kwargs),
+    "mobilenet": lambda **kwargs: keras.applications.MobileNetV2(alpha=0.35, weights=None, **kwargs),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_families_of_keras_applications_are_explained_and_a_step_lowers_their_loss(name):
+    size = 64
+    backbone = FAMILIES[name](include_top=False, input_shape=(size, size, 3))
+    classifier = nested(backbone, size)
+    model = sf.SharpenFocus(classifier, "paper")
     images, labels = random_images(4, size) * 255, np.array([0, 1, 2, 1])
     explanation = model.explain(images)
-    assert explanation.inner.target.shape == (4, *inner_shape[:2])
-    assert explanation.last.target.shape == (4, *last_shape[:2])
-    np.testing.assert_allclose(explanation.scores, classifier.predict(images, verbose=0), rtol=1e-3, atol=1e-4)
+    assert explanation.inner.target.shape == (4, 4, 4) and explanation.last.target.shape == (4, 2, 2)
+    np.testing.assert_allclose(explanation.scores, classifier(images), rtol=1e-3, atol=1e-4)
 
     # Chance and the batch's own statistics apart, a step against the gradient lowers the loss if it is small enough;
     # how small depends on the network (ConvNeXt begins with factors of 1e-6).
     for layer in classifier._flatten_layers():
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0
-        if type(layer).__name__ == "StochasticDepth":
-            layer.drop_path_rate = 0.0
     start = model.get_weights()
     for rate in (1e-5, 1e-7):
         model.set_weights(start)

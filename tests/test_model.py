@@ -293,3 +293,19 @@ def test_a_negative_weight_is_told_by_its_name(term):
         sf.objective("paper", **{name: -1.0})
     with pytest.raises(ValueError, match=f"{term}: weight=-1.0: expected a number of 0 or more"):
         sf.SharpenFocus(tiny_classifier()).set_term_weight(term, -1.0)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_training_step_is_traced_once(optimizer):
+    """Plain Keras traces it twice, as the first trace creates the variables of metrics and optimizer."""
+    traces = []
+
+    class Counting(sf.SharpenFocus):
+        def train_step(self, data):
+            traces.append(data)
+            return super().train_step(data)
+
+    model = Counting(tiny_classifier(), PAPER)
+    model.compile(optimizer, crossentropy(), metrics=["accuracy"])
+    model.fit(random_images(6), LABELS, batch_size=3, epochs=2, verbose=0)
+    assert len(traces) == 1

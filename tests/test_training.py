@@ -220,7 +220,7 @@ def test_cross_entropy_has_no_attention_terms(small, tmp_path):
         (["--config.optimizer.learning_rat=1"], "learning_rate"),
         (["--config.lr=1"], "no such setting (configs/common.py has them all): 'lr'"),
         (["--bach_size=3"], "batch_size"),
-        (["--config.last_layer=stage9_out"], "last_layer='stage9_out' is not known"),
+        (["--dataset=scenes:tiny", "--config.last_layer=stage9_out"], "last_layer='stage9_out' is not known"),
     ],
 )
 def test_bad_flags_fail_at_once_with_the_nearest_name(flags, message, tmp_path):
@@ -341,6 +341,7 @@ def test_real_images_of_cifar10(real, tmp_path):
         "--dataset=folder", f"--data_dir={tmp_path / 'data'}",
         f"--workdir={tmp_path / 'run'}", "--backbone=resnet8", "--epochs=8", "--batch_size=16",
         "--config.optimizer.learning_rate=0.02", "--config.augmentation=none",
+        "--config.attention_images_every=0",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     results = json.loads((tmp_path / "run" / "results.json").read_text())

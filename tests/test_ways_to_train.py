@@ -11,8 +11,10 @@ from sfocus_tf import backbones
 from tests.conftest import LABELS, PAPER, compiled, crossentropy, random_images, tiny_classifier
 
 
-@pytest.mark.parametrize("objective", ["default", sf.objective("default", of="relative"), PAPER])
-@pytest.mark.parametrize("run_eagerly", [False, True])
+@pytest.mark.parametrize(
+    ("objective", "run_eagerly"),
+    [("default", False), (sf.objective("default", of="relative"), False), (PAPER, False), (PAPER, True)],
+)
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_trains_and_keeps_maps_in_float32(policy, run_eagerly, objective):
     keras.config.set_dtype_policy(policy)
