@@ -108,10 +108,10 @@ def _command(subcommands: Any, name: str, text: str, examples: str) -> argparse.
         command.add_argument(
             "--of",
             choices=EXPLAINED,
-            default="score",
+            default=None if name == "explain" else "score",
             help="what maps explain: score, the score of each class; relative, that score\nminus the mean over the "
             "classes, so that shifts of all scores cancel;\nor contrast, the target's score minus the rival's "
-            "(%(default)s)",
+            + ("(the default, if --cam allows it)" if name == "explain" else "(%(default)s)"),
         )
     command.add_argument(
         "--image_size",

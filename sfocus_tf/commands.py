@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from sfocus_tf import data, evaluation, report, saved_models
-from sfocus_tf.attention import CAMS
+from sfocus_tf.attention import CAMS, LINEAR
 from sfocus_tf.data import Data
 from sfocus_tf.data.files import readable, text_lines
 from sfocus_tf.data.patterns import images_named
@@ -33,10 +33,11 @@ def explain(arguments: argparse.Namespace) -> None:
         raise unknown("--cam", cam, [*CAMS, *VIS_CAMS])
     folder = pathlib.Path(arguments.output).expanduser()
     files = images_named(arguments.images, leave_out=folder.resolve())
-    if arguments.of != "score" and cam in VIS_CAMS:
+    if arguments.of not in (None, "score") and cam in VIS_CAMS:
         raise ValueError(f"--of={arguments.of}: expected --cam to be one of {', '.join(CAMS)}, got --cam={cam}.")
     saved = saved_models.find(arguments.model)
     model = saved.load(arguments.preprocessing, arguments.multi_label or None)
+    of = arguments.of or ("contrast" if (cam or model._cam) in LINEAR else "score")
     names = _class_names(arguments, saved, model.num_classes)
     target, rival = _number("--class", arguments.class_name, names), _number("--rival", arguments.rival, names)
     if target == rival != -1:
@@ -50,13 +51,16 @@ def explain(arguments: argparse.Namespace) -> None:
     for start in range(0, len(readable_files), arguments.batch_size):
         batch = readable_files[start : start + arguments.batch_size]
         images = data.read_images(batch, size, saved.config.get("center_crop"))
-        explanation = model.explain(images, target, rival, len(batch), of=arguments.of, cam=ours)
+        explanation = model.explain(images, target, rival, len(batch), of=of, cam=ours)
         if cam in VIS_CAMS:
             explanation = explain_by(cam, model, images, explanation)
         for row, file in enumerate(batch):
             one = explanation.rows(slice(row, row + 1))
             layers = {"last": "pixels"} if cam == "vis:saliency" else None
-            figure = report.attention_figure(images[row : row + 1], one, names, layers=layers)
+            if of == "contrast":
+                figure = report.contrast_figure(images[row : row + 1], one, names, multi_label=model.multi_label)
+            else:
+                figure = report.attention_figure(images[row : row + 1], one, names, layers=layers)
             figure.suptitle(file.name, fontsize=9)
             figure.savefig(paths[start + row], dpi=110)
             bar(start + row + 1)

@@ -8,7 +8,10 @@ The SavedModel needs only TensorFlow's own operations, neither this package nor 
   -1 for the predicted class, the default over gRPC) -> the same outputs and `target_class_id`, `target_class_name`,
   `rival_class_id`, `rival_class_name`; for each layer ("inner" and "last") and role ("target" and "rival")
   `attention_<role>_<layer>` at the images' resolution, in [0, 1], and `raw_attention_<role>_<layer>` as from
-  `SharpenFocus.explain`; and `overlap_<layer>`, the overlap of both regions (0 if a map has no attention).
+  `SharpenFocus.explain`; `overlap_<layer>`, the overlap of both regions (0 if a map has no attention); and
+  `contrast_<layer>`, the evidence for the target rather than the rival, at the images' resolution, in [-1, 1]: above
+  zero for the target, below zero for the rival, and `raw_contrast_<layer>`, target less rival of
+  `SharpenFocus.explain(of="contrast")`.
 """
 
 import dataclasses
@@ -23,7 +26,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sfocus_tf.attention import AttentionExtractor, Classes, ExplainingModel, named_classes, resize_map
+from sfocus_tf.attention import LINEAR, AttentionExtractor, Classes, ExplainingModel, named_classes, resize_map
 
 # Above the resolution of common cameras; a few kilobytes of PNG can unpack to gigabytes.
 MOST_PIXELS = 50_000_000
@@ -259,6 +262,12 @@ def _explained(
             result[f"raw_attention_{role}_{layer}"] = raw
             result[f"attention_{role}_{layer}"] = tf.math.divide_no_nan(resized, peak)
         result[f"overlap_{layer}"] = _overlap(*(tf.cast(attended.map, tf.float32) for attended in pair))
+        if extractor.cam in LINEAR:  # the evidence for a difference of scores is the difference of their evidence
+            contrast = tf.cast(pair.target.evidence - pair.rival.evidence, tf.float32)
+            resized = resize_map(contrast, tf.shape(images)[1:3])
+            peak = tf.reduce_max(tf.abs(resized), axis=(1, 2), keepdims=True)
+            result[f"raw_contrast_{layer}"] = contrast
+            result[f"contrast_{layer}"] = tf.math.divide_no_nan(resized, peak)
     return result
 
 

@@ -67,7 +67,7 @@ def test_every_signature_equals_the_keras_model(name, policy, multi_label, tmp_p
     signatures = tf.saved_model.load(str(tmp_path / "1")).signatures
     images = np.round(255 * random_images(3, size))
     files = tf.constant([encoded(image) for image in images])
-    expected = model.explain(images)
+    expected, contrast = model.explain(images), model.explain(images, of="contrast")
     squash = keras.ops.sigmoid if multi_label else keras.ops.softmax
     probabilities = keras.ops.convert_to_numpy(squash(expected.scores))
     ids = tf.constant([-1, -1, -1])
@@ -97,6 +97,13 @@ def test_every_signature_equals_the_keras_model(name, policy, multi_label, tmp_p
                 shown = tf.image.resize(map_[..., np.newaxis], (size, size))[..., 0].numpy()
                 shown /= np.maximum(shown.max(axis=(1, 2), keepdims=True), 1e-30)
                 np.testing.assert_allclose(answer[f"attention_{name}"], shown, atol=1e-4)
+            signed = np.subtract(*getattr(contrast, layer))
+            np.testing.assert_allclose(
+                answer[f"raw_contrast_{layer}"] / np.abs(signed).max(), signed / np.abs(signed).max(), **tolerance
+            )
+            shown = tf.image.resize(signed[..., np.newaxis], (size, size))[..., 0].numpy()
+            shown /= np.maximum(np.abs(shown).max(axis=(1, 2), keepdims=True), 1e-30)
+            np.testing.assert_allclose(answer[f"contrast_{layer}"], shown, atol=1e-4)
             overlap = np.nan_to_num(evaluation.region_iou(maps.target, maps.rival))
             np.testing.assert_allclose(answer[f"overlap_{layer}"], overlap, atol=1e-5)
         for role, numbers in (("target", expected.target), ("rival", expected.rival)):
@@ -194,6 +201,15 @@ def test_the_file_is_hardly_larger_than_a_plain_export(tmp_path):
         for name in ("ours", "plain")
     ]
     assert sizes[0] <= 1.05 * sizes[1]
+
+
+def test_warm_up_requests_need_an_extra(served, tmp_path, monkeypatch):
+    for name in ("tensorflow_serving", "tensorflow_serving.apis"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.warns(UserWarning, match=r"without warmup requests.*pip install 'sfocus_tf\[serving\]'"):
+        served[0].export(tmp_path / "1", class_names=NAMES)
+    assert not (tmp_path / "1" / "assets.extra").exists()
+    assert tf.saved_model.load(str(tmp_path / "1")).signatures.keys() == served[2].signatures.keys()
 
 
 def blocks(language: str) -> list[str]:

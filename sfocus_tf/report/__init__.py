@@ -2,7 +2,16 @@
 
 from sfocus_tf.evaluation.comparison import Comparison, compare
 from sfocus_tf.report.callback import AttentionImages
-from sfocus_tf.report.figure import attention_figure, overlay
+from sfocus_tf.report.figure import attention_figure, contrast_figure, contrast_overlay, overlay
 from sfocus_tf.report.page import comparison_page
 
-__all__ = ["AttentionImages", "Comparison", "attention_figure", "compare", "comparison_page", "overlay"]
+__all__ = [
+    "AttentionImages",
+    "Comparison",
+    "attention_figure",
+    "compare",
+    "comparison_page",
+    "contrast_figure",
+    "contrast_overlay",
+    "overlay",
+]

@@ -9,15 +9,17 @@ import keras
 import numpy as np
 import PIL.Image
 import tensorflow as tf
+from matplotlib.figure import Figure
 
 from sfocus_tf.evaluation import rank_correlation, region_iou, same_peak
 from sfocus_tf.model import SharpenFocus
-from sfocus_tf.report.figure import attention_figure
+from sfocus_tf.report.figure import attention_figure, contrast_figure
 
 
 class AttentionImages(keras.callbacks.Callback):
-    """Logs attention figures of a fixed set of images, and as scalars how much the attention of the predicted class
-    and its rival coincides in them.
+    """Logs figures of a fixed set of images: the attention, and the contrast maps of predicted class and rival.
+
+    Scalars beside them tell how much the attention of the two classes coincides.
 
     Example:
         model.fit(train, callbacks=[sfocus_tf.report.AttentionImages("logs", images[:8], class_names)])
@@ -60,15 +62,24 @@ class AttentionImages(keras.callbacks.Callback):
         if (epoch + 1) % self.every_epochs and epoch + 1 != self.params.get("epochs"):
             return
         explanation = self.model.explain(self.images)
-        figure = attention_figure(self.images, explanation, self.class_names, self.labels)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=80)
-        image = np.asarray(PIL.Image.open(buffer).convert("RGB"))
+        contrast = self.model.explain(self.images, of="contrast", cam="grad_cam")
+        figures = {
+            "attention": attention_figure(self.images, explanation, self.class_names, self.labels),
+            "contrast": contrast_figure(self.images, contrast, self.class_names, self.labels, self.model.multi_label),
+        }
         measures = {"overlap": region_iou, "rank_correlation": rank_correlation, "same_peak": same_peak}
         with tf.summary.create_file_writer(self.log_dir).as_default(step=epoch):
-            tf.summary.image("attention", image[np.newaxis])
+            for name, figure in figures.items():
+                tf.summary.image(name, _pixels(figure)[np.newaxis])
             for name, measure in measures.items():
                 for layer, maps in (("inner", explanation.inner), ("last", explanation.last)):
                     values = measure(*maps)
                     if not np.isnan(values).all():
                         tf.summary.scalar(f"attention/{name}_{layer}", np.nanmean(values))
+
+
+def _pixels(figure: Figure) -> np.ndarray:
+    """A figure as an image."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=80)
+    return np.asarray(PIL.Image.open(buffer).convert("RGB"))

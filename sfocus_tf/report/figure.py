@@ -5,13 +5,18 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+from matplotlib import cm, colors
 from matplotlib.figure import Figure
+from scipy import special
 
 from sfocus_tf.attention import Explanation
 from sfocus_tf.evaluation import region_iou
 
 # Blue and vermilion of Okabe and Ito's palette, which is safe for colour-blind readers.
 TARGET_COLOUR, RIVAL_COLOUR = (0, 114, 178), (213, 94, 0)
+_DIVERGING = colors.LinearSegmentedColormap.from_list(
+    "contrast", ["#{:02x}{:02x}{:02x}".format(*colour) for colour in (RIVAL_COLOUR, (255, 255, 255), TARGET_COLOUR)]
+)
 _STRENGTH = 0.75  # opacity of the colour at the peak, so that the image stays visible
 
 
@@ -39,6 +44,102 @@ def overlay(image: np.ndarray, map_: np.ndarray, colour: tuple[int, int, int] = 
     return np.clip(grey * (1.0 - strength) + np.array(colour) / 255.0 * strength, 0.0, 1.0)
 
 
+def contrast_overlay(image: np.ndarray, target: np.ndarray, rival: np.ndarray) -> np.ndarray:
+    """Overlays the two sides of a contrast map, on one scale, on the image in grey.
+
+    Args:
+        image: `[height, width, 3]`, in [0, 255].
+        target: `[h, w]`, not negative: the evidence for the target, in blue.
+        rival: `[h, w]`, not negative: the evidence for the rival, in orange.
+
+    Returns:
+        `[height, width, 3]` float in [0, 1].
+    """
+    height, width = image.shape[:2]
+    signed = PIL.Image.fromarray(np.asarray(target - rival, np.float32))
+    resized = np.asarray(signed.resize((width, height), PIL.Image.Resampling.BILINEAR))[..., np.newaxis]
+    peak = max(float(target.max()), float(rival.max()))
+    strength = np.clip(_STRENGTH * np.abs(resized) / (peak if peak > 0 else 1.0), 0.0, _STRENGTH)
+    colour = np.where(resized > 0, np.array(TARGET_COLOUR), np.array(RIVAL_COLOUR)) / 255.0
+    grey = np.mean(image, axis=-1, keepdims=True) / 255.0
+    return np.clip(grey * (1.0 - strength) + colour * strength, 0.0, 1.0)
+
+
+def contrast_figure(
+    images: np.ndarray,
+    explanation: Explanation,
+    class_names: tuple[str, ...],
+    labels: Sequence[Any] | None = None,
+    multi_label: bool = False,
+) -> Figure:
+    """Draws one row per image: the image, and what speaks for the target and for its rival at each layer.
+
+    Blue speaks for the target, orange for the rival; the scale below a map is in units of the score at one position.
+
+    Args:
+        images: `[images, height, width, 3]`, in [0, 255], or floats in [0, 1].
+        explanation: explanation of these images, of "contrast".
+        class_names: class names, indexed by label.
+        labels: the label to show above each image.
+        multi_label: whether probabilities are sigmoids of the scores, instead of softmax.
+
+    Returns:
+        The figure; titles have both classes with their probabilities and, per map, the rival's share of the evidence.
+    """
+    images = _in_pixels(images)
+    inner = {"inner": explanation.inner} if explanation.inner.target.size else {}
+    layers = {"last": explanation.last} | inner
+    figure, axes = _grid(len(images), 1 + len(layers), width=2.9)
+    scores = explanation.scores
+    chances = special.expit(scores) if multi_label else special.softmax(scores, axis=-1)
+    for row, image in enumerate(images):
+        axes[row, 0].imshow(image / 255.0)
+        target, rival = int(explanation.target[row]), int(explanation.rival[row])
+        lines = [] if labels is None else [f"label: {labels[row]}"]
+        lines.append(f"for {class_names[target]} ({_percent(chances[row, target])}, blue)")
+        lines.append(f"or {class_names[rival]} ({_percent(chances[row, rival])}, orange)")
+        axes[row, 0].set_title("\n".join(lines), fontsize=8)
+        for axis, (layer, maps) in zip(axes[row, 1:], layers.items(), strict=True):
+            sides = (np.asarray(maps.target[row]), np.asarray(maps.rival[row]))
+            axis.imshow(contrast_overlay(image, *sides))
+            total = float(sides[0].sum() + sides[1].sum())
+            share = (
+                f"{_percent(float(sides[1].sum()) / total)} for {class_names[rival]}" if total > 0 else "no evidence"
+            )
+            axis.set_title(f"{layer} layer\n{share}", fontsize=8)
+            _draw_scale(figure, axis, max(float(side.max()) for side in sides))
+    return figure
+
+
+def _draw_scale(figure: Figure, axis: Any, peak: float) -> None:
+    """Draws the scale of a contrast map below it, from `peak` for the rival to `peak` for the target."""
+    if peak <= 0:
+        return
+    scale = cm.ScalarMappable(colors.Normalize(-peak, peak), _DIVERGING)
+    bar = figure.colorbar(scale, ax=axis, location="bottom", shrink=0.8, ticks=[-peak, 0, peak])
+    bar.ax.set_xticklabels([f"{abs(tick):.2g}" for tick in (-peak, 0, peak)], fontsize=7)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _in_pixels(images: np.ndarray) -> np.ndarray:
+    """Images in [0, 255], from those in [0, 255] or floats in [0, 1]."""
+    images = np.asarray(images)
+    return images * 255.0 if np.issubdtype(images.dtype, np.floating) and images.max(initial=0) <= 1 else images
+
+
+def _grid(rows: int, columns: int, width: float = 2.2) -> tuple[Figure, np.ndarray]:
+    """A figure with axes for images, `[rows, columns]`."""
+    figure = Figure(figsize=(width * columns, 1.15 * width * rows + 0.2), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+    return figure, axes
+
+
 def attention_figure(
     images: np.ndarray,
     explanation: Explanation,
@@ -58,19 +159,12 @@ def attention_figure(
     Returns:
         The figure; captions of the rival's maps give the overlap of both regions.
     """
-    images = np.asarray(images)
-    if np.issubdtype(images.dtype, np.floating) and images.max(initial=0) <= 1:
-        images = images * 255.0
+    images = _in_pixels(images)
     if not layers:
         inner = {"inner": "inner layer"} if explanation.inner.target.size else {}
         layers = inner | {"last": "last layer"}
-    rows, columns = len(images), 1 + 2 * len(layers)
-    figure = Figure(figsize=(2.2 * columns, 2.5 * rows + 0.2), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.set_xticks([])
-        axis.set_yticks([])
-    for row in range(rows):
+    figure, axes = _grid(len(images), 1 + 2 * len(layers))
+    for row in range(len(images)):
         axes[row, 0].imshow(images[row] / 255.0)
         axes[row, 0].set_title("image" if labels is None else f"label: {labels[row]}", fontsize=8)
         column = 1

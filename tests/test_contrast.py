@@ -1,0 +1,117 @@
+"""Contrast maps: what speaks for a class and not for its rival, computed, drawn, and against independent references."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tf_keras_vis.gradcam import Gradcam
+
+import sfocus_tf as sf
+from sfocus_tf import report
+from tests.conftest import crossentropy, random_images, tiny_classifier
+
+NAMES = ("ant", "bee", "cat", "dog")
+
+
+@pytest.mark.parametrize(("layer", "path"), [("inner", "fine"), ("last", "coarse")])
+def test_both_sides_equal_tf_keras_vis_with_a_difference_of_scores(layer, path):
+    classifier, images = tiny_classifier(4), random_images(4)
+    contrast = sf.SharpenFocus(classifier).explain(images, of="contrast")
+    ids = list(zip(contrast.target.tolist(), contrast.rival.tolist(), strict=True))
+    for side, sign in (("target", 1), ("rival", -1)):
+
+        def score(scores, sign=sign):
+            return [sign * (scores[row, target] - scores[row, rival]) for row, (target, rival) in enumerate(ids)]
+
+        expected = Gradcam(classifier, clone=True)(
+            score,
+            images,
+            penultimate_layer=path,
+            seek_penultimate_conv_layer=False,
+            expand_cam=False,
+            normalize_cam=False,
+        )
+        np.testing.assert_allclose(getattr(getattr(contrast, layer), side), expected, rtol=1e-4, atol=1e-7)
+
+
+def test_evidence_is_what_the_difference_loses_without_a_position():
+    """HiResCAM at a layer is, to first order, the change of the difference when a position's features are scaled."""
+    keras.config.set_floatx("float64")
+    classifier, image, eps = tiny_classifier(4, activation="softplus"), random_images(1), 1e-5
+    contrast = sf.SharpenFocus(classifier).explain(image, of="contrast", cam="hires_cam")
+    signed = (contrast.inner.target - contrast.inner.rival)[0]
+    features = keras.Model(classifier.input, classifier.get_layer("fine").output)(image).numpy()
+    inputs = keras.Input(features.shape[1:])
+    x = inputs
+    for layer in classifier.layers[classifier.layers.index(classifier.get_layer("fine")) + 1 :]:
+        x = layer(x)
+    head = keras.Model(inputs, x)
+
+    def difference(row, column, scale):
+        changed = features.copy()
+        changed[0, row, column] *= scale
+        scores = head(changed).numpy()[0]
+        return scores[contrast.target[0]] - scores[contrast.rival[0]]
+
+    for row, column in ((0, 0), (3, 5), (7, 2)):
+        slope = (difference(row, column, 1 + eps) - difference(row, column, 1 - eps)) / (2 * eps)
+        assert signed[row, column] == pytest.approx(slope, rel=1e-4, abs=1e-8)
+
+
+def test_several_labels_and_named_classes():
+    model, images = sf.SharpenFocus(tiny_classifier(4), multi_label=True), random_images(3)
+    contrast = model.explain(images, class_ids=2, rival_ids=0, of="contrast")
+    assert set(contrast.target) == {2} and set(contrast.rival) == {0}
+    score = model.explain(images, class_ids=2, rival_ids=0)
+    assert np.abs(score.last.target - contrast.last.target).max() > 0
+    assert (np.minimum(contrast.last.target, contrast.last.rival) == 0).all()
+
+
+def test_overlay_has_both_sides_on_one_scale_and_leaves_the_rest():
+    image = np.full((2, 2, 3), 100.0)
+    target, rival = np.array([[2.0, 0.0], [0.0, 0.0]]), np.array([[0.0, 1.0], [0.0, 0.0]])
+    shown = report.contrast_overlay(image, target, rival)
+    grey, blue, orange = 100 / 255, np.array((0, 114, 178)) / 255, np.array((213, 94, 0)) / 255
+    np.testing.assert_allclose(shown[0, 0], 0.25 * grey + 0.75 * blue)
+    np.testing.assert_allclose(shown[0, 1], 0.625 * grey + 0.375 * orange)  # half as much evidence
+    np.testing.assert_allclose(shown[1], grey)
+    np.testing.assert_allclose(report.contrast_overlay(image, 0 * target, 0 * rival), grey)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_figure_names_both_classes_with_their_probabilities_and_the_scale(multi_label, tmp_path):
+    model, images = sf.SharpenFocus(tiny_classifier(4), multi_label=multi_label), random_images(2)
+    contrast = model.explain(images, of="contrast")
+    figure = report.contrast_figure(images, contrast, NAMES, ["bee", "cat"], multi_label)
+    squash = keras.ops.sigmoid if multi_label else keras.ops.softmax
+    probabilities = keras.ops.convert_to_numpy(squash(contrast.scores))
+    titles = [axis.get_title() for axis in figure.axes]
+    for row in range(2):
+        title = titles[3 * row]
+        assert title.startswith(f"label: {NAMES[1 + row]}\n")
+        for ids, colour in ((contrast.target, "blue"), (contrast.rival, "orange")):
+            assert f"{NAMES[ids[row]]} ({100 * probabilities[row, ids[row]]:.0f} %, {colour})" in title
+        sides = contrast.last.target[row].sum(), contrast.last.rival[row].sum()
+        assert (
+            titles[3 * row + 1] == f"last layer\n{100 * sides[1] / sum(sides):.0f} % for {NAMES[contrast.rival[row]]}"
+        )
+    scales = [label.get_text() for axis in figure.axes[6:] for label in axis.get_xticklabels()]
+    peak = max(contrast.last.target[0].max(), contrast.last.rival[0].max())
+    assert scales[:3] == [f"{peak:.2g}", "0", f"{peak:.2g}"]
+    figure.savefig(tmp_path / "figure.png")
+    without_inner = report.contrast_figure(images, model.explain(images, of="contrast", inner=False), NAMES)
+    assert [axis.get_title().split("\n")[0] for axis in without_inner.axes[1:2]] == ["last layer"]
+
+
+def test_tensorboard_has_contrast_maps_too(tmp_path):
+    model = sf.SharpenFocus(tiny_classifier())
+    model.compile("sgd", crossentropy())
+    callback = report.AttentionImages(tmp_path, 255 * random_images(2), NAMES)
+    model.fit(random_images(6), np.arange(6) % 3, verbose=0, callbacks=[callback])
+    events = [
+        value.tag
+        for file in tmp_path.glob("*")
+        for event in tf.compat.v1.train.summary_iterator(str(file))
+        for value in event.summary.value
+    ]
+    assert {"attention", "contrast"} <= set(events)
