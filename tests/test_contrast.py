@@ -7,8 +7,8 @@ import tensorflow as tf
 from tf_keras_vis.gradcam import Gradcam
 
 import sfocus_tf as sf
-from sfocus_tf import report
-from tests.conftest import crossentropy, random_images, tiny_classifier
+from sfocus_tf import evaluation, report
+from tests.conftest import crossentropy, first_images, random_images, tiny_classifier
 
 NAMES = ("ant", "bee", "cat", "dog")
 
@@ -115,3 +115,20 @@ def test_tensorboard_has_contrast_maps_too(tmp_path):
         for value in event.summary.value
     ]
     assert {"attention", "contrast"} <= set(events)
+
+
+def test_measures_of_contrast_maps():
+    """The rival's share worked out by hand, and an evaluation that has all of them."""
+    target, rival = np.array([[[3.0, 0.0]], [[0.0, 0.0]]]), np.array([[[0.0, 1.0]], [[0.0, 0.0]]])
+    np.testing.assert_array_equal(evaluation.rival_share(target, rival), [0.25, np.nan])
+    data = first_images(sf.data.load("scenes", "test", image_size=16, regions=True), 12, 6)
+    model = sf.SharpenFocus(tiny_classifier(16, 16))
+    found = evaluation.evaluate(model, data, faithfulness_steps=2)
+    images = np.concatenate([batch["image"] for batch in data.batches.as_numpy_iterator()])
+    expected = model.explain(images, labels=found.labels, of="contrast")
+    np.testing.assert_allclose(found.contrast.last.target, expected.last.target, rtol=1e-4, atol=1e-6)
+    summary = found.summary()
+    for name in ("rival_share", "contrast_pointing", "contrast_part_pointing"):
+        assert 0 <= summary[f"{name}_last"] <= 1 and 0 <= summary[f"{name}_inner"] <= 1
+    for name in ("contrast_insertion", "contrast_deletion"):
+        assert 0 < summary[name] < 1

@@ -17,7 +17,7 @@ from sfocus_tf.evaluation.localisation import (
     inside_boxes,
     pointing_game,
 )
-from sfocus_tf.evaluation.overlap import rank_correlation, region_iou, same_peak
+from sfocus_tf.evaluation.overlap import rank_correlation, region_iou, rival_share, same_peak
 
 __all__ = [
     "Evaluation",
@@ -38,5 +38,6 @@ __all__ = [
     "pointing_game",
     "rank_correlation",
     "region_iou",
+    "rival_share",
     "same_peak",
 ]

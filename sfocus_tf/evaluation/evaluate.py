@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from scipy import special
 
 from sfocus_tf.attention import Explanation, LayerMaps
 from sfocus_tf.data import Data
@@ -25,11 +26,14 @@ class Evaluation:
             image are all difficult: the image is ignored for that class.
         explanation: maps of the labelled class and its most confusing rival.
         valid: `[images]` bool, whether an image has both classes.
-        confusion: metric -> `[images]`; see `sfocus_tf.evaluation.overlap`.
+        confusion: metric -> `[images]`; see `sfocus_tf.evaluation.overlap`. `rival_share_<layer>` is the share of the
+            evidence of a contrast map that speaks for the rival.
         pairs: `[pairs, 2]`, image and class for every class of an image whose location is known.
         localisation: metric -> `[pairs]`; see `sfocus_tf.evaluation.localisation`.
         faithfulness: metric -> `[images]`, for the labelled class at the last layer; see
-            `sfocus_tf.evaluation.faithfulness`. Empty unless requested.
+            `sfocus_tf.evaluation.faithfulness`. Those of "contrast" measure the probability of the labelled class
+            against the rival alone, `sigmoid(Y_T - Y_C)`. Empty unless requested.
+        contrast: contrast maps of the same classes: what speaks for the labelled class, and what for its rival.
     """
 
     class_names: tuple[str, ...]
@@ -40,6 +44,7 @@ class Evaluation:
     pairs: np.ndarray
     localisation: dict[str, np.ndarray]
     faithfulness: dict[str, np.ndarray]
+    contrast: Explanation | None = None
 
     @property
     def multi_label(self) -> bool:
@@ -99,7 +104,7 @@ class Evaluation:
 
 def averaged_over_classes(measure: str) -> bool:
     """Whether a localisation metric is averaged within each class first, as in the paper of the pointing game."""
-    return measure.startswith(("pointing", "part_pointing"))
+    return measure.removeprefix("contrast_").startswith(("pointing", "part_pointing"))
 
 
 def evaluate(
@@ -138,11 +143,11 @@ def evaluate(
             f"{_several(model.multi_label)}."
         )
     parts: list[dict[str, np.ndarray]] = []
-    explanations: list[Explanation] = []
+    explanations: list[tuple[Explanation, Explanation]] = []
     images = 0
     for done, batch in enumerate(data.batches.as_numpy_iterator(), start=1):
-        explanation, measured = _measure_batch(model, batch, faithfulness_steps, of)
-        explanations.append(explanation)
+        *explained, measured = _measure_batch(model, batch, faithfulness_steps, of)
+        explanations.append((explained[0], explained[1]))
         parts.append(measured)
         parts[-1]["pairs"][:, 0] += images
         images += len(batch["label"])
@@ -153,15 +158,17 @@ def evaluate(
     def group(prefix: str) -> dict[str, np.ndarray]:
         return {key.removeprefix(prefix): value for key, value in joined.items() if key.startswith(prefix)}
 
+    explanation, contrast = keras.tree.map_structure(lambda *values: np.concatenate(values), *explanations)
     return Evaluation(
         data.class_names,
         joined["label"],
-        keras.tree.map_structure(lambda *values: np.concatenate(values), *explanations),
+        explanation,
         joined["valid"],
         group("confusion/"),
         joined["pairs"],
         group("localisation/"),
         group("faithfulness/"),
+        contrast,
     )
 
 
@@ -174,9 +181,13 @@ def countable(batch: dict[str, np.ndarray]) -> np.ndarray:
 
 def _measure_batch(
     model: SharpenFocus, batch: dict[str, np.ndarray], steps: int, of: str
-) -> tuple[Explanation, dict[str, np.ndarray]]:
+) -> tuple[Explanation, Explanation, dict[str, np.ndarray]]:
+    """The explanation, the contrast maps of the same classes, and all metrics of a batch."""
     images, label = batch["image"], countable(batch)
     explanation, valid = keras.tree.map_structure(np.asarray, model.explain_labelled_on_batch(images, label, of=of))
+    contrast, _ = keras.tree.map_structure(
+        np.asarray, model.explain_labelled_on_batch(images, label, of="contrast", cam="grad_cam")
+    )
     result = {"label": label, "valid": valid}
     for layer, (target, rival) in _by_layer(explanation).items():
         result |= {
@@ -185,19 +196,39 @@ def _measure_batch(
             f"confusion/same_peak_{layer}": overlap.same_peak(target, rival),
             f"confusion/no_target_{layer}": (target.max(axis=(1, 2)) <= 0).astype(float),
             f"confusion/no_rival_{layer}": (rival.max(axis=(1, 2)) <= 0).astype(float),
+            f"confusion/rival_share_{layer}": overlap.rival_share(*_by_layer(contrast)[layer]),
         }
-    result |= _localise(model, batch, explanation, valid, of)
+    result |= _localise(model, batch, explanation, contrast, valid, of)
     if steps:
+        result |= _faithfulness(model, images, explanation, contrast, steps)
+    return explanation, contrast, result
 
-        def probabilities(changed: np.ndarray) -> np.ndarray:
-            scores = keras.ops.cast(model.predict_on_batch(changed), "float32")
-            squash = keras.ops.sigmoid if model.multi_label else keras.ops.softmax
-            return keras.ops.convert_to_numpy(squash(scores))
 
-        arguments = (probabilities, images, explanation.last.target, explanation.target, steps)
-        result["faithfulness/insertion"] = faithfulness.insertion(*arguments)
-        result["faithfulness/deletion"] = faithfulness.deletion(*arguments)
-    return explanation, result
+def _faithfulness(
+    model: SharpenFocus, images: np.ndarray, explanation: Explanation, contrast: Explanation, steps: int
+) -> dict[str, np.ndarray]:
+    """Insertion and deletion by the last layer's maps: of the target's probability, and of that against the rival."""
+
+    def probabilities(changed: np.ndarray) -> np.ndarray:
+        scores = keras.ops.cast(model.predict_on_batch(changed), "float32")
+        squash = keras.ops.sigmoid if model.multi_label else keras.ops.softmax
+        return keras.ops.convert_to_numpy(squash(scores))
+
+    rows, first = np.arange(len(images)), np.zeros(len(images), int)
+
+    def against_the_rival(changed: np.ndarray) -> np.ndarray:
+        scores = np.asarray(model.predict_on_batch(changed), np.float32)
+        difference = scores[rows, contrast.target] - scores[rows, contrast.rival]
+        return special.expit(difference)[:, np.newaxis]
+
+    by_class = (probabilities, images, explanation.last.target, explanation.target, steps)
+    by_contrast = (against_the_rival, images, contrast.last.target - contrast.last.rival, first, steps)
+    return {
+        "faithfulness/insertion": faithfulness.insertion(*by_class),
+        "faithfulness/deletion": faithfulness.deletion(*by_class),
+        "faithfulness/contrast_insertion": faithfulness.insertion(*by_contrast),
+        "faithfulness/contrast_deletion": faithfulness.deletion(*by_contrast),
+    }
 
 
 def _by_layer(explanation: Explanation) -> dict[str, LayerMaps]:
@@ -205,7 +236,12 @@ def _by_layer(explanation: Explanation) -> dict[str, LayerMaps]:
 
 
 def _localise(
-    model: SharpenFocus, batch: dict[str, np.ndarray], explanation: Explanation, valid: np.ndarray, of: str
+    model: SharpenFocus,
+    batch: dict[str, np.ndarray],
+    explanation: Explanation,
+    contrast: Explanation,
+    valid: np.ndarray,
+    of: str,
 ) -> dict[str, Any]:
     """Localisation metrics, and `pairs`: every class of every image whose location is known."""
     images, label = batch["image"], countable(batch)
@@ -225,9 +261,12 @@ def _localise(
     known = inside.any(axis=(1, 2))
     pairs, inside, boxes, box_labels, wanted = (array[known] for array in (pairs, inside, boxes, box_labels, wanted))
     maps = _maps_of(model, images, pairs, explanation, of)
+    contrasts = _maps_of(model, images, pairs, contrast, "contrast")
     result: dict[str, Any] = {"pairs": pairs}
     for layer in LAYERS:
         resized = localisation.at_resolution(maps[layer], size)
+        contrasted = localisation.at_resolution(contrasts[layer], size)
+        result[f"localisation/contrast_pointing_{layer}"] = localisation.pointing_game(contrasted, inside)
         result[f"localisation/pointing_{layer}"] = localisation.pointing_game(resized, inside)
         result[f"localisation/energy_pointing_{layer}"] = localisation.energy_pointing_game(resized, inside)
         overlaps = localisation.box_iou(resized, boxes, box_labels, wanted, size)
@@ -236,6 +275,7 @@ def _localise(
         if "part_mask" in batch:
             part = batch["part_mask"][pairs[:, 0], ..., 0] == pairs[:, 1, np.newaxis, np.newaxis] + 1
             result[f"localisation/part_pointing_{layer}"] = localisation.pointing_game(resized, part)
+            result[f"localisation/contrast_part_pointing_{layer}"] = localisation.pointing_game(contrasted, part)
     return result
 
 

@@ -68,3 +68,18 @@ def same_peak(target_maps: np.ndarray, rival_maps: np.ndarray) -> np.ndarray:
 def _region(maps: np.ndarray, threshold: float) -> np.ndarray:
     peak = maps.max(axis=(1, 2), keepdims=True)
     return (maps >= threshold * peak) & (peak > 0)
+
+
+def rival_share(target: np.ndarray, rival: np.ndarray) -> np.ndarray:
+    """The share of the evidence of a contrast map that speaks for the rival.
+
+    Args:
+        target: `[images, h, w]`, the evidence for the target, not negative.
+        rival: `[images, h, w]`, the evidence for the rival, not negative.
+
+    Returns:
+        `[images]` in [0, 1]; NaN without evidence.
+    """
+    sums = [np.asarray(np.sum(side, axis=(1, 2), dtype=np.float64)) for side in (target, rival)]
+    total = sums[0] + sums[1]
+    return np.divide(sums[1], total, out=np.full(len(total), np.nan), where=total > 0)

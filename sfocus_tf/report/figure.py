@@ -26,6 +26,12 @@ def tint(map_: np.ndarray) -> np.ndarray:
     return _STRENGTH * np.asarray(map_ / peak if peak > 0 else map_, np.float32)
 
 
+def signed_tint(target: np.ndarray, rival: np.ndarray) -> np.ndarray:
+    """Opacity of the target's colour, or if negative of the rival's: a contrast map on one scale, in [-0.75, 0.75]."""
+    peak = max(float(target.max()), float(rival.max()))
+    return np.asarray(_STRENGTH * (target - rival) / (peak if peak > 0 else 1.0), np.float32)
+
+
 def overlay(image: np.ndarray, map_: np.ndarray, colour: tuple[int, int, int] = TARGET_COLOUR) -> np.ndarray:
     """Overlays attention in colour on the image in grey.
 
@@ -56,10 +62,9 @@ def contrast_overlay(image: np.ndarray, target: np.ndarray, rival: np.ndarray) -
         `[height, width, 3]` float in [0, 1].
     """
     height, width = image.shape[:2]
-    signed = PIL.Image.fromarray(np.asarray(target - rival, np.float32))
+    signed = PIL.Image.fromarray(signed_tint(target, rival))
     resized = np.asarray(signed.resize((width, height), PIL.Image.Resampling.BILINEAR))[..., np.newaxis]
-    peak = max(float(target.max()), float(rival.max()))
-    strength = np.clip(_STRENGTH * np.abs(resized) / (peak if peak > 0 else 1.0), 0.0, _STRENGTH)
+    strength = np.clip(np.abs(resized), 0.0, _STRENGTH)
     colour = np.where(resized > 0, np.array(TARGET_COLOUR), np.array(RIVAL_COLOUR)) / 255.0
     grey = np.mean(image, axis=-1, keepdims=True) / 255.0
     return np.clip(grey * (1.0 - strength) + colour * strength, 0.0, 1.0)

@@ -13,7 +13,7 @@ import PIL.Image
 
 from sfocus_tf.evaluation import Evaluation
 from sfocus_tf.evaluation.comparison import Comparison, Difference, compare
-from sfocus_tf.report.figure import RIVAL_COLOUR, TARGET_COLOUR, tint
+from sfocus_tf.report.figure import RIVAL_COLOUR, TARGET_COLOUR, signed_tint, tint
 
 _PAIRS = 15  # confused pairs in the table
 _BINS = 20
@@ -34,6 +34,11 @@ _MEASURES = {
     "box_iou_30": ("IoU of the box at 30 % of the maximum", True),
     "box_iou_50": ("IoU of the box at 50 % of the maximum", True),
     "box_iou_70": ("IoU of the box at 70 % of the maximum", True),
+    "rival_share": ("share of the evidence that speaks for the rival", None),
+    "contrast_pointing": ("pointing game, contrast map", True),
+    "contrast_part_pointing": ("pointing game, contrast map, distinguishing part", True),
+    "contrast_insertion": ("insertion, target against rival", True),
+    "contrast_deletion": ("deletion, target against rival", False),
     "insertion": ("insertion", True),
     "deletion": ("deletion", False),
 }
@@ -100,6 +105,7 @@ def comparison_page(
         dataset=dataset,
         images=len(a.labels),
         several=a.multi_label,
+        contrasts=a.contrast is not None and b.contrast is not None,
         rows=[_row(difference) for difference in comparison.differences],
         pairs=_pair_rows(comparison, a.class_names, with_images),
         more_pairs=max(len(comparison.pairs) - _PAIRS, 0),
@@ -222,8 +228,9 @@ def _card(
                         "target": _tinted(pair.target[number], TARGET_COLOUR),
                         "rival": _tinted(pair.rival[number], RIVAL_COLOUR),
                     }
-                    for layer, pair in zip(_LAYERS, (explanation.inner, explanation.last), strict=True)
+                    for layer, pair in (("inner", explanation.inner), ("last", explanation.last))
                 },
+                "contrast": _contrast(number, evaluation),
             }
         )
     true_names = ", ".join(a.class_names[class_id] for class_id in true) or "none of the classes"
@@ -233,6 +240,22 @@ def _card(
         "image": _data_url(PIL.Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)), "JPEG", quality=80),
         "models": models,
     }
+
+
+def _contrast(number: int, evaluation: Evaluation) -> dict[str, dict[str, str]]:
+    """The contrast maps of an image by layer, with the rival's share of the evidence; empty if there are none."""
+    if evaluation.contrast is None:
+        return {}
+    result = {}
+    for layer, (targets, rivals) in (("inner", evaluation.contrast.inner), ("last", evaluation.contrast.last)):
+        signed = signed_tint(targets[number], rivals[number])
+        pixels = np.empty((*signed.shape, 4), np.uint8)
+        pixels[..., :3] = np.where(signed[..., np.newaxis] > 0, TARGET_COLOUR, RIVAL_COLOUR)
+        pixels[..., 3] = np.round(255 * np.abs(signed))
+        share = evaluation.confusion[f"rival_share_{layer}"][number]
+        text = "no evidence" if math.isnan(share) else f"{100 * share:.0f} %"
+        result[layer] = {"map": _data_url(PIL.Image.fromarray(pixels), "PNG"), "share": text}
+    return result
 
 
 def _overlap(value: float) -> str:
