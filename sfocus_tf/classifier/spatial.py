@@ -168,7 +168,9 @@ def sides_of_change(values: np.ndarray) -> tuple[float, float]:
         The smaller of the distances between the centres of opposite changes along their own axis, and the larger along
         the other one, as shares of a side. NaN if a change does not appear.
     """
-    change = np.abs(values[1:] - values[:1]).sum(-1)
+    with np.errstate(invalid="ignore"):
+        # Equal values first: infinite ones, such as the padding before a maximum, have no difference.
+        change = np.where(values[1:] == values[:1], 0, np.abs(values[1:] - values[:1])).sum(-1)
     if not np.isfinite(change).all() or (change.sum((1, 2)) == 0).any():
         return np.nan, np.nan
     share = change / change.sum((1, 2), keepdims=True)

@@ -71,7 +71,11 @@ def feature_map(step: graph.Step, grid: Grid, is_cut: bool, grids: TokenGrids) -
 def container(step: graph.Step, grids: TokenGrids) -> dict[str, Container]:
     """The layer of a step by its path, if it takes or gives tokens and there are normalisations inside."""
     tensors = [*step.inputs, *keras.tree.flatten(step.output)]
-    by_count = {tensor.shape[1]: grids.grid(tensor) for tensor in tensors if grids.grid(tensor)}
+    by_count: dict[int, Grid] = {}
+    for tensor in tensors:
+        grid = grids.grid(tensor)
+        if grid:  # some layers declare one token more than they output
+            by_count |= {tensor.shape[1]: grid, grid.skip + grid.patches: grid}
     if not by_count:
         return {}
     inside = graph.parts(step.layer, step.path + "/")
@@ -109,6 +113,11 @@ def measured(
         if map_ is not None:
             order.append(path)
             if map_.grid:
+                for other, (part, tokens) in list(seen.items()):
+                    if tokens is output:  # of the last layer inside of this one
+                        map_ = map_._replace(normalised=part.normalised or map_.normalised)
+                        order.remove(other)
+                        del seen[other]
                 tape.watch(output)
                 seen[path] = (map_, output)
 

@@ -5,7 +5,7 @@ import keras
 L, ops = keras.layers, keras.ops
 
 
-@keras.saving.register_keras_serializable(package="sfocus_tf_tests")
+@keras.saving.register_keras_serializable(package="sfocus_tf_benchmarks")
 class Patches(L.Layer):
     """As in the example of keras.io: `[batch, height, width, 3]` -> `[batch, tokens, pixels]`."""
 
@@ -23,7 +23,7 @@ class Patches(L.Layer):
         return super().get_config() | {"patch_size": self.patch_size}
 
 
-@keras.saving.register_keras_serializable(package="sfocus_tf_tests")
+@keras.saving.register_keras_serializable(package="sfocus_tf_benchmarks")
 class PatchEncoder(L.Layer):
     """A projection of patches, and an embedding of their positions, as in the example of keras.io."""
 
@@ -41,7 +41,7 @@ class PatchEncoder(L.Layer):
         return super().get_config() | {"count": self.count, "channels": self.channels}
 
 
-@keras.saving.register_keras_serializable(package="sfocus_tf_tests")
+@keras.saving.register_keras_serializable(package="sfocus_tf_benchmarks")
 class ClassToken(L.Layer):
     """Puts learned tokens before the others."""
 
@@ -111,7 +111,7 @@ def vit(
     return keras.Model(images, L.Dense(3, name="scores")(x), name=f"vit_{head}")
 
 
-@keras.saving.register_keras_serializable(package="sfocus_tf_tests")
+@keras.saving.register_keras_serializable(package="sfocus_tf_benchmarks")
 class MixerBlock(L.Layer):
     """A block of a mixer as one layer, with a normalisation that is called twice, as in the example of keras.io."""
 
