@@ -1,5 +1,6 @@
 """Computes a classifier's scores and the attention for two classes at two layers, in one forward pass."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from sfocus_tf.attention import cam as cams
-from sfocus_tf.attention import channel_gradients, derivatives
+from sfocus_tf.attention import channel_gradients, derivatives, moments
 from sfocus_tf.attention.cam import Attention
 from sfocus_tf.attention.classes import Classes
 from sfocus_tf.classifier import graph
@@ -173,7 +174,8 @@ class AttentionExtractor:
                     tape.watch(output)
                     ends[watched].append(_End(layer, output))
 
-        scores = graph.run(self.classifier, images, watch, training, inside=tuple(readers))
+        with moments.differentiable_twice() if self.second_order else contextlib.nullcontext():
+            scores = graph.run(self.classifier, images, watch, training, inside=tuple(readers))
         return _Forward(scores, features, ends)
 
     def _pair(
