@@ -10,9 +10,7 @@ _SHAPE = (32, 32, 3)
 
 
 def vit_backbone(**options) -> keras.Model:
-    return M.ViTBackbone(
-        _SHAPE, patch_size=8, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32, **options
-    )
+    return M.ViTBackbone(_SHAPE, patch_size=8, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32, **options)
 
 
 def deit_backbone() -> keras.Model:

@@ -33,6 +33,10 @@ class PatchEncoder(L.Layer):
         self.projection = L.Dense(channels)
         self.positions = L.Embedding(count, channels)
 
+    def build(self, shape):
+        self.projection.build(shape)
+        self.positions.build((1, self.count))
+
     def call(self, patch):
         positions = ops.expand_dims(ops.arange(0, self.count), axis=0)
         return self.projection(patch) + self.positions(positions)
@@ -62,9 +66,7 @@ class ClassToken(L.Layer):
         return super().get_config() | {"count": self.count}
 
 
-def vit(
-    head="flatten", size=(16, 16), patch=4, blocks=2, channels=16, patches="layer", registers=0, activation="gelu"
-):
+def vit(head="flatten", size=(16, 16), patch=4, blocks=2, channels=16, patches="layer", registers=0, activation="gelu"):
     """A vision transformer.
 
     Args:

@@ -115,7 +115,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
         _refuse_wrapped(classifier)
         self.num_classes = checks.check(classifier)
         self.classifier = classifier
-        self.grid = tuple(grid) if grid else None
+        self.grid = (grid[0], grid[1]) if grid else None  # a list, from a file
         located = attention_layers.locate(classifier, inner_layer, last_layer, self.grid)
         self.inner_layer, self.last_layer = located.layers
         self.multi_label = multi_label

@@ -1,9 +1,9 @@
 """Makes Keras' normalisations differentiable twice.
 
-`tf.nn.moments`, which Keras' normalisations call, takes the mean as a constant where it computes the variance. The first
-derivative is right, as that of the variance with respect to the mean is zero, but the second one is wrong: by the change
-of the mean. Training attention differentiates the gradient of a score, through every normalisation behind an attention
-layer that uses the statistics of its input.
+`tf.nn.moments`, which Keras' normalisations call, takes the mean as a constant where it computes the variance. The
+first derivative is right, as that of the variance with respect to the mean is zero, but the second one is wrong: it
+misses the change of the mean. Training attention differentiates the gradient of a score, through every normalisation
+behind an attention layer that uses the statistics of its input.
 """
 
 import contextlib

@@ -17,7 +17,8 @@ from sfocus_tf.classifier.spatial import Positions, changed_on_each_side, is_kno
 
 # Operations without weights that may put tokens in another order, although their number stays the same.
 _REORDER = {
-    "Permute", "Transpose", "Swapaxes", "Moveaxis", "Reshape", "Flip", "Roll", "Sort", "Take", "Matmul", "Einsum", "Dot",
+    "Permute", "Transpose", "Swapaxes", "Moveaxis", "Reshape", "Flip", "Roll", "Sort", "Take", "Matmul", "Einsum",
+    "Dot",
 }  # fmt: skip
 _EXTRA_TOKENS = 8  # class, distillation and register tokens that a layer may add
 
@@ -94,7 +95,8 @@ class TokenGrids:
                 return self._joined(inputs)
             if same is not None and (is_known(layer) or _keeps_order(layer)):
                 return self._grids[id(same)]
-        if len(inputs) != 1:  # such as the product of attention weights and values
+        # Several inputs: such as the product of attention weights and values. A known layer does not make tokens.
+        if len(inputs) != 1 or (is_known(layer) and len(inputs[0].shape) == 3):
             return None
         known = self._known | self._positions.maps
         sources = self._positions.nearest(output, known)
@@ -132,7 +134,7 @@ class TokenGrids:
         if not changes.any():
             return None
         skip, end = int(changes.argmax()), len(changes) - int(changes[::-1].argmax())
-        best, distance = None, 0.1
+        best, distance = None, 0.25
         for height, width in self._sizes(end - skip):
             along, across = sides_of_change(result[:, skip:end].reshape(5, height, width, -1))
             if along > distance and across < 0.5 * along:
@@ -190,7 +192,7 @@ class TokenGrids:
             for height, width in self._sizes(count - skip)
             if not sides[0] % height and not sides[1] % width
         ]
-        square = [grid for grid in candidates if sides[0] // grid.height == sides[1] // grid.width]
+        square = [grid for grid in candidates if sides[0] // grid.height == sides[1] // grid.width and grid.skip <= 2]
         return square if len(square) == 1 else candidates
 
     def _sizes(self, count: int) -> list[tuple[int, int]]:

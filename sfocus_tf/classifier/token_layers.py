@@ -35,7 +35,8 @@ def choose(maps: list[FeatureMap]) -> FeatureMap | None:
     """
     usable = [map_ for map_ in maps if map_.grid and map_.alive and map_.area > 1]
     suited = [map_ for map_ in usable if map_.normalised or (map_.is_cut and not map_.passed_on)]
-    return (suited or usable or [None])[-1]
+    found = suited or usable
+    return found[-1] if found else None
 
 
 def before(maps: list[FeatureMap], last: FeatureMap) -> FeatureMap | None:
@@ -83,9 +84,7 @@ def container(step: graph.Step, grids: TokenGrids) -> dict[str, Container]:
     return {step.path: Container(normalisations, by_count)} if normalisations else {}
 
 
-def measured(
-    classifier: keras.Model, maps: list[FeatureMap], containers: dict[str, Container]
-) -> list[FeatureMap]:
+def measured(classifier: keras.Model, maps: list[FeatureMap], containers: dict[str, Container]) -> list[FeatureMap]:
     """The feature maps and the normalised tokens inside of containers, after a run on one random image.
 
     The run tells what the graph does not: which tokens the scores depend on, and what layers inside of others do. It
