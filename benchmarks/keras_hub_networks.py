@@ -19,7 +19,9 @@ def deit_backbone() -> keras.Model:
 
 def swin_backbone() -> keras.Model:
     """Two stages of 16x16 and 8x8 tokens, in windows of 4x4 that are shifted in every other block."""
-    return M.SwinTransformerBackbone(_SHAPE, embed_dim=8, depths=(2, 2), num_heads=(2, 2), window_size=4, patch_size=2)
+    return M.SwinTransformerBackbone(
+        _SHAPE, embed_dim=8, depths=(2, 2), num_heads=(2, 2), window_size=4, patch_size=2, drop_path=0.0
+    )
 
 
 def mit_backbone() -> keras.Model:
@@ -69,7 +71,7 @@ def efficientnet_backbone() -> keras.Model:
         stackwise_kernel_sizes=[3, 3, 3], stackwise_num_repeats=[1, 2, 2], stackwise_input_filters=[8, 8, 16],
         stackwise_output_filters=[8, 16, 16], stackwise_expansion_ratios=[1, 4, 4],
         stackwise_squeeze_and_excite_ratios=[0.0, 0.25, 0.25], stackwise_strides=[1, 2, 2],
-        stackwise_block_types=["fused", "unfused", "unfused"], input_shape=_SHAPE, num_features=32, dropout=0.0,
+        stackwise_block_types=["fused", "unfused", "unfused"], input_shape=_SHAPE, dropout=0.0,
     )  # fmt: skip
 
 
