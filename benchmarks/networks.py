@@ -75,7 +75,7 @@ def row(name, classifier):
     images = np.random.default_rng(0).uniform(0, 255, (2, height, width, 3)).astype(np.float32)
     found = model.explain(images)
     sizes = ["x".join(map(str, maps.target.shape[1:])) for maps in (found.inner, found.last)]
-    grids = model._extractor.grids
+    grids = model.token_grids
     skipped = grids[model.last_layer].skip if model.last_layer in grids else ""
     cells = (name, f"{height}x{width}", f"`{model.inner_layer}`", sizes[0], f"`{model.last_layer}`", sizes[1], skipped)
     return "| " + " | ".join(map(str, cells)) + " |\n"

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import warnings
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import keras
@@ -11,6 +12,7 @@ import tensorflow as tf
 from sfocus_tf import attention, distribution
 from sfocus_tf.attention import channel_gradients, derivatives
 from sfocus_tf.classifier import attention_layers, checks, graph
+from sfocus_tf.classifier.token_grids import Grid
 from sfocus_tf.keras_workarounds import MeansOfLosses, RandomStateModel, ReplicatedModel
 from sfocus_tf.losses import SHARES, TERMS, BatchTerms, Objective, Term, batch_terms, former, named, no_terms
 from sfocus_tf.losses.clock import Clock, TimedModel
@@ -147,6 +149,11 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
         self._chooses_jit = False
         self._former: dict[str, Any] | None = None  # settings of a former version that can no longer train
         self.build(classifier.input_shape)
+
+    @property
+    def token_grids(self) -> Mapping[str, Grid]:
+        """How the attention layers that output tokens lie in the image, by path; empty for feature maps."""
+        return self._extractor.grids
 
     def build(self, input_shape: Any) -> None:
         """Does nothing: the classifier is already built."""

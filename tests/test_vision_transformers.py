@@ -10,6 +10,7 @@ from benchmarks.vision_transformers import ClassToken, mixer, vit
 from sfocus_tf.attention import labelled_classes
 from sfocus_tf.classifier import attention_layers
 from sfocus_tf.classifier.token_grids import Grid
+from sfocus_tf.report import tf_keras_vis
 from tests.conftest import LABELS, PAPER, compiled, random_images
 
 L, ops = keras.layers, keras.ops
@@ -57,7 +58,7 @@ def test_maps_are_those_of_a_gradient_tape(name):
     model = sf.SharpenFocus(NETWORKS[name][0]())
     images = random_images(8, 16)
     found = model.explain(images)
-    grid = model._extractor.grids[model.last_layer]
+    grid = model.token_grids[model.last_layer]
     for path, maps in ((model.inner_layer, found.inner), (model.last_layer, found.last)):
         for class_ids, of_class in ((found.target, maps.target), (found.rival, maps.rival)):
             # With few channels a map may be zero for all of these images; some map is not.
@@ -138,9 +139,25 @@ def test_a_transformer_inside_a_users_model():
     assert model.around(outer).last_layer == f"{model.classifier.name}/backbone/norm"
 
 
+def test_explanations_of_tf_keras_vis_are_refused_for_tokens():
+    model, images = sf.SharpenFocus(vit("mean")), random_images(2, 16)
+    explanation = model.explain(images)
+    with pytest.raises(ValueError, match="cam='vis:score_cam': tf-keras-vis takes no tokens, which layer 'norm1a' out"):
+        tf_keras_vis.explain_by("vis:score_cam", model, images, explanation)
+    assert tf_keras_vis.explain_by("vis:saliency", model, images, explanation).last.target.shape == (2, 16, 16)
+
+
+@pytest.mark.parametrize("cam", sf.attention.CAMS)
+@pytest.mark.parametrize("of", ["score", "relative"])
+def test_every_kind_of_map(cam, of):
+    model = sf.SharpenFocus(vit("class", blocks=1))
+    maps = model.explain(random_images(4, 16), cam=cam, of=of).last
+    assert maps.target.shape == (4, 4, 4) and max(maps.target.max(), maps.rival.max()) > 0
+
+
 def test_images_of_another_shape_than_a_square():
     model = sf.SharpenFocus(vit("class", size=(16, 24)))
-    assert model._extractor.grids[model.last_layer] == Grid(4, 6, 1)
+    assert model.token_grids[model.last_layer] == Grid(4, 6, 1)
     images = np.random.default_rng(0).random((2, 16, 24, 3), dtype=np.float32)
     assert model.explain(images).last.target.shape == (2, 4, 6)
 
@@ -177,9 +194,9 @@ def test_an_unclear_grid_is_asked_for():
     model = sf.SharpenFocus(unclear(), grid=(4, 3))
     assert model.get_config()["grid"] == (4, 3)
     assert (model.inner_layer, model.last_layer) == ("encoder", "norm")
-    assert model._extractor.grids["norm"] == Grid(4, 3)
+    assert model.token_grids["norm"] == Grid(4, 3)
     copy = sf.SharpenFocus.from_config(model.get_config())
-    assert copy.grid == (4, 3) and copy._extractor.grids == model._extractor.grids
+    assert copy.grid == (4, 3) and copy.token_grids == model.token_grids
 
 
 def test_a_grid_that_does_not_fit():

@@ -45,7 +45,7 @@ def before(maps: list[FeatureMap], last: FeatureMap) -> FeatureMap | None:
     If there are tokens on a finer grid, as in hierarchical transformers, they are the last ones at the next finer grid.
     A plain transformer has one grid. There they are the normalised tokens three quarters of the way to the last ones:
     less attention has mixed them, so each is still more about its own patch, and they are late enough to tell classes
-    apart. Of two blocks that is the input of the second, of twelve that of the MLP in the ninth.
+    apart. Of two blocks that is the input of the second, of twelve that of the MLP in the eighth or ninth.
 
     Args:
         maps: feature maps before the last attention layer, in order of execution.
