@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import warnings
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import keras
@@ -11,6 +12,7 @@ import tensorflow as tf
 from sfocus_tf import attention, distribution
 from sfocus_tf.attention import channel_gradients, derivatives
 from sfocus_tf.classifier import attention_layers, checks, graph
+from sfocus_tf.classifier.token_grids import Grid
 from sfocus_tf.keras_workarounds import MeansOfLosses, RandomStateModel, ReplicatedModel
 from sfocus_tf.losses import SHARES, TERMS, BatchTerms, Objective, Term, batch_terms, former, named, no_terms
 from sfocus_tf.losses.clock import Clock, TimedModel
@@ -72,6 +74,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
         classifier: the wrapped model.
         objective: the training objective; `set_term_weight` changes a weight during training.
         inner_layer, last_layer: paths of the two attention layers.
+        grid: rows and columns of the tokens, as they were given.
         multi_label: whether images may have several classes.
     """
 
@@ -82,6 +85,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
         *,
         inner_layer: str | None = None,
         last_layer: str | None = None,
+        grid: tuple[int, int] | None = None,
         multi_label: bool = False,
         name: str | None = None,
         **kwargs: Any,
@@ -94,6 +98,8 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
             objective: a name, or an `Objective`; see `sfocus_tf.objective`.
             inner_layer: name or path of the inner attention layer; chosen automatically if `None`.
             last_layer: name or path of the last attention layer; chosen automatically if `None`.
+            grid: rows and columns of a transformer's tokens, `None` to find them; needed where the network does not
+                tell, which an error says.
             multi_label: whether images may have several classes (labels are rows of 0 and 1, the loss is binary
                 cross-entropy).
             name: name of the model.
@@ -102,15 +108,18 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
         Raises:
             TypeError: the classifier is not a functional or Sequential Keras model, or the objective not an
                 `Objective`.
-            ValueError: the classifier ends in softmax or sigmoid, or lacks two usable layers; a name is unknown; or
-                the objective explains relative maps of a multi-label classifier.
+            ValueError: the classifier ends in softmax or sigmoid, or lacks two usable layers; a name is unknown; the
+                grid of its tokens is unclear, or `grid` does not fit them; or the objective explains relative maps of a
+                multi-label classifier.
         """
         super().__init__(name=name or f"sharpen_focus_{getattr(classifier, 'name', '')}", **kwargs)
         self.objective = named(objective)
         _refuse_wrapped(classifier)
         self.num_classes = checks.check(classifier)
         self.classifier = classifier
-        self.inner_layer, self.last_layer = attention_layers.find(classifier, inner_layer, last_layer)
+        self.grid = (grid[0], grid[1]) if grid else None  # a list, from a file
+        located = attention_layers.locate(classifier, inner_layer, last_layer, self.grid)
+        self.inner_layer, self.last_layer = located.layers
         self.multi_label = multi_label
         # Maps and losses are at least float32, float64 for a float64 classifier.
         self._float = "float64" if classifier.outputs[0].dtype == "float64" else "float32"
@@ -122,6 +131,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
             channel_gradients.readers(classifier, paths),
             self._float,
             second_order=self.objective.second_order,
+            grids=located.grids,
         )
         self._extractor.check(self.objective.of)
         self._traced = attention.Traced(self._extractor)
@@ -139,6 +149,11 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
         self._chooses_jit = False
         self._former: dict[str, Any] | None = None  # settings of a former version that can no longer train
         self.build(classifier.input_shape)
+
+    @property
+    def token_grids(self) -> Mapping[str, Grid]:
+        """How the attention layers that output tokens lie in the image, by path; empty for feature maps."""
+        return self._extractor.grids
 
     def build(self, input_shape: Any) -> None:
         """Does nothing: the classifier is already built."""
@@ -357,7 +372,12 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
         """
         inner, last = (f"{self.classifier.name}/{path}" for path in (self.inner_layer, self.last_layer))
         model = SharpenFocus(
-            classifier, self.objective, inner_layer=inner, last_layer=last, multi_label=self.multi_label
+            classifier,
+            self.objective,
+            inner_layer=inner,
+            last_layer=last,
+            grid=self.grid,
+            multi_label=self.multi_label,
         )
         model._former, model._cam = self._former, self._cam
         return model
@@ -374,6 +394,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
             "classifier": keras.saving.serialize_keras_object(self.classifier),
             "inner_layer": self.inner_layer,
             "last_layer": self.last_layer,
+            "grid": self.grid,
             "multi_label": self.multi_label,
             "name": self.name,
         }  # fmt: skip
@@ -388,7 +409,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
             terms = {key: Term(**value) for key, value in chosen.items() if isinstance(value, dict)}
             return cls(classifier, Objective(**chosen | terms), **config)
         chosen, reason = former.objective_of(config)
-        own = ("inner_layer", "last_layer", "multi_label", "name", "trainable", "dtype")
+        own = ("inner_layer", "last_layer", "grid", "multi_label", "name", "trainable", "dtype")
         model = cls(classifier, chosen, **{key: config[key] for key in own if key in config})
         if reason:
             model._former = {key: value for key, value in config.items() if key not in own}

@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import pytest
 
+import sfocus_tf as sf
 from sfocus_tf import backbones, data
 from sfocus_tf.backbones import efficientnet_lite, torch_weights
-from tests.conftest import random_images
+from tests.conftest import crossentropy, random_images
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,7 @@ from tests.conftest import random_images
         ("resnet18", 1000, 11.69e6),
         ("efficientnet_lite0", 1000, 4.65e6),
         ("ResNet_50", 1000, 25.6e6),
+        ("vit_tiny", 10, 1.23e6),
     ],
 )
 def test_sizes_are_those_published(name, classes, parameters):
@@ -43,6 +45,21 @@ def test_preprocessing_is_that_of_keras(name, module):
     got = entering.predict(images, verbose=0)
     border = (got.shape[1] - 32) // 2  # ResNet pads first
     np.testing.assert_allclose(got[:, border : border + 32, border : border + 32], expected, rtol=1e-4, atol=1e-3)
+
+
+def test_the_transformer_trains_and_explains():
+    """The positions of tokens count: images whose patches change places have other scores."""
+    model = sf.SharpenFocus(backbones.create("vit_tiny", 3, 32, dropout=0.1))
+    assert (model.inner_layer, model.last_layer) == ("block5_norm1", "norm")
+    images = 255 * random_images(4, 32)
+    assert model.explain(images).last.target.shape == (4, 8, 8)
+    moved = np.roll(images, 16, axis=2)
+    assert np.abs(model.predict(images, verbose=0) - model.predict(moved, verbose=0)).max() > 1e-3
+    model.compile(keras.optimizers.Adam(1e-4), crossentropy(), run_eagerly=True)
+    losses = [model.train_on_batch(images, np.array([0, 1, 2, 1]), return_dict=True)["loss"] for _ in range(4)]
+    assert losses[-1] < losses[0]
+    with pytest.raises(ValueError, match=r"image_size=\(30, 30\): expected multiples of 4 for vit_tiny"):
+        backbones.create("vit_tiny", 3, 30)
 
 
 def test_names_that_are_not_known():

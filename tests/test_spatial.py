@@ -180,11 +180,17 @@ def squeezed(x):
     return x * ops.sigmoid(L.Conv2D(x.shape[-1], 1)(factors))
 
 
+def padded_with_infinity(x):
+    return L.MaxPooling2D(3, 1)(ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf))
+
+
 def of_lambda(x):
     return L.Lambda(lambda y: y[:, ::2, ::2] - 0.5)(x)
 
 
-@pytest.mark.parametrize("part", [patches_merged, space_to_depth, shifted_windows, squeezed, of_lambda, Block(8, 1)])
+@pytest.mark.parametrize(
+    "part", [patches_merged, space_to_depth, shifted_windows, squeezed, padded_with_infinity, of_lambda, Block(8, 1)]
+)
 def test_what_keeps_positions_in_place(part):
     images, x = stem(32, 1)
     x = L.Conv2D(8, 3, strides=2, padding="same", activation="relu", name="after")(part(x))

@@ -38,7 +38,8 @@ def readers(classifier: keras.Model, paths: tuple[str, ...]) -> dict[str, frozen
     by_map = {}
     for path in paths:
         outputs = [step.output for step in steps if step.path == path]
-        reading = [step for step in steps if any(tensor is outputs[-1] for tensor in step.inputs)]
+        # No output: a layer inside of another one that is no model.
+        reading = [step for step in steps if any(tensor is outputs[-1] for tensor in step.inputs)] if outputs else []
         alone = len(outputs) == 1 and outputs[0] is not result
         known = all(
             len(step.inputs) == 1 and _is_known(step.layer) and times_run.count(step.path) == 1 for step in reading

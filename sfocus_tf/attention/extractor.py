@@ -1,17 +1,19 @@
 """Computes a classifier's scores and the attention for two classes at two layers, in one forward pass."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
 from sfocus_tf.attention import cam as cams
-from sfocus_tf.attention import channel_gradients, derivatives
+from sfocus_tf.attention import channel_gradients, derivatives, moments
 from sfocus_tf.attention.cam import Attention
 from sfocus_tf.attention.classes import Classes
 from sfocus_tf.classifier import graph
+from sfocus_tf.classifier.token_grids import Grid
 from sfocus_tf.errors import unknown
 
 # What a map explains; see `AttentionExtractor.extract`.
@@ -68,6 +70,7 @@ class AttentionExtractor:
         dtype: dtype of the differentiated scores and of the attention, float32 or float64.
         cam: the CAM method, one of `sfocus_tf.attention.CAMS`.
         second_order: differentiate the attention through its own weights.
+        grids: how the attention layers that output tokens lie in the image, by path.
     """
 
     classifier: keras.Model
@@ -78,6 +81,7 @@ class AttentionExtractor:
     dtype: str
     cam: str = "grad_cam"
     second_order: bool = True
+    grids: Mapping[str, Grid] = dataclasses.field(default_factory=dict)
 
     def check(self, of: str) -> None:
         """Raises a `ValueError` if this classifier or this `cam` does not support `of`."""
@@ -170,7 +174,8 @@ class AttentionExtractor:
                     tape.watch(output)
                     ends[watched].append(_End(layer, output))
 
-        scores = graph.run(self.classifier, images, watch, training)
+        with moments.differentiable_twice() if self.second_order else contextlib.nullcontext():
+            scores = graph.run(self.classifier, images, watch, training, inside=tuple(readers))
         return _Forward(scores, features, ends)
 
     def _pair(
@@ -200,6 +205,8 @@ class AttentionExtractor:
         else:
             ((_, slope),) = at_ends
             slope = slope if self.second_order else tf.stop_gradient(slope)
+            if path in self.grids:
+                features, slope = (self.grids[path].on_grid(tokens) for tokens in (features, slope))
             attended = cams.class_activation(features, slope, self.cam)
         # Features and scores may differ in precision: float64 before a float32 output.
         return Attention(*(tf.cast(tensor, self.dtype) for tensor in attended))

@@ -1,4 +1,4 @@
-"""Creates classifiers by name: our own CIFAR ResNets, and everything in `keras.applications`."""
+"""Creates classifiers by name: our own CIFAR networks, and everything in `keras.applications`."""
 
 import inspect
 import re
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import keras
 from keras import layers
 
-from sfocus_tf.backbones import efficientnet_lite, resnet
+from sfocus_tf.backbones import efficientnet_lite, resnet, vit
 from sfocus_tf.errors import unknown
 
 # Mean and standard deviation of ImageNet's pixels, in [0, 255].
@@ -19,7 +19,8 @@ _CIFAR_RESNET = re.compile(r"resnet(8|14|20|32|44|56|110)")
 
 # Networks of this package without pretrained weights.
 _OWN = (
-    "resnet20", "resnet32", "resnet56", "resnet8", "resnet14", "resnet44", "resnet110", "resnet18", "resnet18_cifar"
+    "resnet20", "resnet32", "resnet56", "resnet8", "resnet14", "resnet44", "resnet110", "resnet18", "resnet18_cifar",
+    "vit_tiny",
 )  # fmt: skip
 
 
@@ -65,14 +66,15 @@ def create(
         preprocessing, so a saved or served model takes raw images.
 
     Raises:
-        ValueError: the name is unknown, or has no pretrained weights.
+        ValueError: the name is unknown, has no pretrained weights, or does not take images of this size.
         ModuleNotFoundError: the package with the ImageNet weights of `efficientnet_lite0` is not installed.
     """
     name = check(name, weights)
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     inputs = keras.Input((height, width, 3), name="image")
     features = _features(name, inputs, weights)
-    x = layers.GlobalAveragePooling2D(name="pool")(features)
+    of_tokens = len(features.shape) == 3
+    x = (layers.GlobalAveragePooling1D if of_tokens else layers.GlobalAveragePooling2D)(name="pool")(features)
     if dropout:
         x = layers.Dropout(dropout, name="dropout")(x)
     # float32 under any policy: the logits feed the softmax and the attention.
@@ -89,6 +91,8 @@ def _features(name: str, inputs: keras.KerasTensor, weights: str | None) -> kera
         return efficientnet_lite.efficientnet_lite0(x)
     if name in _OWN:
         x = preprocess("torch", inputs)
+        if name == "vit_tiny":
+            return vit.vit_tiny(x)
         if cifar := _CIFAR_RESNET.fullmatch(name):
             return resnet.cifar_resnet(int(cifar.group(1)), x)
         return resnet.resnet18(x, "cifar" if name.endswith("_cifar") else "imagenet")

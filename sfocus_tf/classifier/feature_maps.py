@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from sfocus_tf.classifier.token_grids import Grid
 from sfocus_tf.errors import unknown
 
 Shape = tuple[int | None, ...] | None  # shape of an output that is not a feature map; None for several outputs
@@ -15,12 +16,25 @@ class FeatureMap(NamedTuple):
         size: rows and columns.
         activated: whether the layer is, or ends in, an activation.
         is_cut: whether every path from input to output leads through it.
+        grid: how it is put together from tokens; `None` if it is `[batch, height, width, channels]` already.
+        normalised: whether the layer is a normalisation.
+        passed_on: whether they are the tokens of the layer before, such as behind dropout.
+        alive: whether the scores depend on positions of the map, as far as that was measured.
     """
 
     path: str
     size: tuple[int, int]
     activated: bool
     is_cut: bool
+    grid: Grid | None = None
+    normalised: bool = False
+    passed_on: bool = False
+    alive: bool = True
+
+    @property
+    def area(self) -> int:
+        """The number of positions."""
+        return self.size[0] * self.size[1]
 
 
 def resolve(argument: str, name: str, paths: list[str], shared: set[str], others: dict[str, Shape]) -> str:
@@ -76,13 +90,28 @@ def no_layers(
     return ValueError(f"classifier {classifier!r} has no two layers for attention: {reason}. {advice}.")
 
 
+def no_grid(classifier: str, ambiguous: dict[str, list[Grid]]) -> ValueError:
+    """The error for a network whose tokens may lie on several grids, by path of the layer that makes them."""
+    path, grids = next(iter(ambiguous.items()))
+    listed = ", ".join(
+        f"({grid.height}, {grid.width})" + (f" behind {grid.skip}" if grid.skip else "") for grid in grids[:12]
+    )
+    return ValueError(
+        f"classifier {classifier!r}: how the tokens of layer {path!r} lie in the image is unclear. "
+        f"Pass their rows and columns, SharpenFocus(classifier, grid=(height, width)); possible are "
+        f"{listed or 'any that have as many positions'}."
+    )
+
+
 def _advice(maps: list[FeatureMap], last: FeatureMap | None, others: dict[str, Shape]) -> str:
     """What to do about a network without two attention layers."""
     large = [map_ for map_ in maps if map_.size != (1, 1)]
     tokens = ""
-    if any(shape and len(shape) == 3 for shape in others.values()):
+    without_grid = next((path for path, shape in others.items() if shape and len(shape) == 3), None)
+    if without_grid:
         tokens = (
-            "Networks whose layers output tokens, [batch, tokens, channels], such as transformers, are not supported"
+            f"The tokens of {without_grid!r}, {others[without_grid]}, lie on no grid that is known: "
+            "SharpenFocus(classifier, grid=(height, width))"
         )
     names = "SharpenFocus(classifier, inner_layer=..., last_layer=...)"
     if last:

@@ -1,10 +1,13 @@
 """Runs, lists and rebuilds the graph of a functional or Sequential model, including nested models.
 
 A nested model is a layer of another model, to any depth. A path names a layer inside one, such as
-"resnet50/conv4_block6_out".
+"resnet50/conv4_block6_out". Layers that other layers call, such as a normalisation inside a transformer's encoder, have
+paths too, but no place in the graph: they are visited when asked for by path.
 """
 
-from collections.abc import Callable, Iterator
+import contextlib
+import threading
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -28,7 +31,9 @@ class Step(NamedTuple):
     output: Any
 
 
-def run(model: keras.Model, inputs: Any, visit: Visit, training: bool | None = None) -> Any:
+def run(
+    model: keras.Model, inputs: Any, visit: Visit, training: bool | None = None, inside: Collection[str] = ()
+) -> Any:
     """Runs a functional or Sequential model and visits the output of every layer, including those of nested models.
 
     Args:
@@ -36,6 +41,7 @@ def run(model: keras.Model, inputs: Any, visit: Visit, training: bool | None = N
         inputs: its inputs, tensors or symbolic tensors.
         visit: called as `visit(path, layer, arguments, output)` after each layer, in order of execution.
         training: as in `model(inputs, training=...)`.
+        inside: paths of layers that other layers call, to visit as well; see `parts`.
 
     Returns:
         The output of the model.
@@ -47,7 +53,7 @@ def run(model: keras.Model, inputs: Any, visit: Visit, training: bool | None = N
     model._assert_input_compatibility(inputs)
     model._get_call_context()
     try:
-        return _run(model, inputs, visit, training)
+        return _run(model, inputs, visit, training, inside=inside)
     finally:
         model._maybe_reset_call_context()
 
@@ -59,6 +65,7 @@ def _run(
     training: bool | None,
     prefix: str = "",
     instead: Callable[[str, Any], Any] = lambda path, layer: layer,
+    inside: Collection[str] = (),
 ) -> Any:
     """`run` without the checks and call context around it.
 
@@ -70,9 +77,10 @@ def _run(
         if "training" in getattr(layer, "_call_context_args", {}) and training is not None:
             kwargs["training"] = training  # as in Keras, the outer call decides
         if is_transparent(layer):
-            output = _run(layer, args[0], visit, kwargs.get("training"), path + "/", instead)
+            output = _run(layer, args[0], visit, kwargs.get("training"), path + "/", instead, inside)
         else:
-            output = instead(path, layer)(*args, **kwargs)
+            with _visited_inside(layer, path, inside, visit):
+                output = instead(path, layer)(*args, **kwargs)
         visit(path, layer, (args, kwargs), output)
         return output
 
@@ -85,6 +93,57 @@ def _run(
     flat = keras.tree.flatten(inputs) if symbolic else model._standardize_inputs(inputs)
     outputs = model._run_through_graph(flat, call_fn=call)
     return outputs[0] if isinstance(outputs, (list, tuple)) and len(outputs) == 1 else outputs
+
+
+def parts(layer: Any, prefix: str) -> dict[str, keras.Layer]:
+    """The layers inside a layer, to any depth, by path; without those whose name a sibling has too.
+
+    Args:
+        layer: any layer.
+        prefix: its path and a slash.
+    """
+    inside: dict[str, keras.Layer] = {}
+    if not isinstance(layer, keras.Layer):  # another operation
+        return inside
+    children = list(layer._flatten_layers(recursive=False, include_self=False))
+    names = [child.name for child in children]
+    for child in children:
+        if names.count(child.name) == 1:
+            inside[prefix + child.name] = child
+            inside |= parts(child, f"{prefix}{child.name}/")
+    return inside
+
+
+@contextlib.contextmanager
+def _visited_inside(layer: Any, path: str, wanted: Collection[str], visit: Visit) -> Iterator[None]:
+    """Visits the outputs of layers inside a layer while it is called.
+
+    Their `call` is replaced on the instance for as long: Keras has no hook for calls, and the tensors that a layer
+    computes with are seen nowhere else.
+    """
+    wanted = [each for each in wanted if each.startswith(path + "/")]
+    inside = {each: part for each, part in (parts(layer, path + "/") if wanted else {}).items() if each in wanted}
+    thread = threading.get_ident()  # replicas take turns, each in its own thread
+
+    def watched(each: str, part: Any, call: Callable[..., Any]) -> Callable[..., Any]:
+        def call_and_visit(*args: Any, **kwargs: Any) -> Any:
+            output = call(*args, **kwargs)
+            if threading.get_ident() == thread:
+                visit(each, part, (args, kwargs), output)
+            return output
+
+        return call_and_visit
+
+    before = {each: vars(part).get("call") for each, part in inside.items()}
+    for each, part in inside.items():
+        vars(part)["call"] = watched(each, part, part.call)  # not by setattr, which Keras tracks
+    try:
+        yield
+    finally:
+        for each, part in inside.items():
+            vars(part).pop("call", None)
+            if before[each] is not None:
+                vars(part)["call"] = before[each]
 
 
 def is_transparent(layer: Any) -> bool:

@@ -6,6 +6,7 @@ random numbers, to test whether a change on one side of the input appears on the
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -13,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 # Keras layers and operations that keep positions in place, by class name.
-_KEEP_POSITIONS = {
+KEEP_POSITIONS = {
     "Conv2D", "Conv2DTranspose", "SeparableConv2D", "DepthwiseConv2D", "Conv", "ConvTranspose", "SeparableConv",
     "DepthwiseConv", "MaxPooling2D", "AveragePooling2D", "MaxPool", "AveragePool", "BatchNormalization",
     "LayerNormalization", "GroupNormalization", "UnitNormalization", "RMSNormalization", "SpectralNormalization",
@@ -33,6 +34,7 @@ class Positions:
     Attributes:
         image: the symbolic images, `[batch, height, width, channels]`, or with channels first if the network
             transposes them itself.
+        maps: the feature maps found so far, and the images, by id.
     """
 
     def __init__(self, image: keras.KerasTensor):
@@ -40,7 +42,7 @@ class Positions:
         channels = (1, 3)
         self._channels_first = image.shape[3] not in channels and image.shape[1] in channels
         self._size = tuple(image.shape[2:4] if self._channels_first else image.shape[1:3])
-        self._maps = {id(image): image}
+        self.maps = {id(image): image}
         self._made_by: dict[int, tuple[Any, list[keras.KerasTensor]]] = {}
 
     def follow(self, layer: Any, inputs: list[keras.KerasTensor], output: Any) -> bool:
@@ -49,19 +51,19 @@ class Positions:
         for tensor in tensors:
             self._made_by[id(tensor)] = (layer, inputs)
             if len(tensor.shape) == 4 and None not in tensor.shape[1:] and self._is_map(layer, inputs, tensor):
-                self._maps[id(tensor)] = tensor
-        return any(id(tensor) in self._maps for tensor in tensors)
+                self.maps[id(tensor)] = tensor
+        return any(id(tensor) in self.maps for tensor in tensors)
 
     def _is_map(self, layer: Any, inputs: list[keras.KerasTensor], output: keras.KerasTensor) -> bool:
-        maps = [tensor for tensor in inputs if id(tensor) in self._maps and not self._has_channels_first(tensor)]
-        if _is_known(layer):
+        maps = [tensor for tensor in inputs if id(tensor) in self.maps and not self.has_channels_first(tensor)]
+        if is_known(layer):
             # With several inputs, one must have the output's size: the others may be scales of the channels.
             return any(len(inputs) == 1 or tensor.shape[1:3] == output.shape[1:3] for tensor in maps)
-        if not self._plausible(output):
+        if not self.plausible(*output.shape[1:3]):
             return False
         if getattr(layer, "weights", None) and any(_same_proportions(tensor, output) for tensor in maps):
             return True  # e.g. a custom layer around convolutions
-        sources = self._sources(output)
+        sources = self.nearest(output, self.maps)
         if not sources or 1 in output.shape[1:3]:
             return False
         try:
@@ -72,12 +74,13 @@ class Positions:
             return _are_tokens(inputs, output) and any(_same_proportions(tensor, output) for tensor in sources)
         return verdict
 
-    def _has_channels_first(self, tensor: keras.KerasTensor) -> bool:
+    def has_channels_first(self, tensor: keras.KerasTensor) -> bool:
+        """Whether a tensor is the images with channels first."""
         return tensor is self.image and self._channels_first
 
-    def _plausible(self, output: keras.KerasTensor) -> bool:
-        """Whether both sides of the image were reduced by about the same factor."""
-        rows, columns = (side / whole for side, whole in zip(output.shape[1:3], self._size, strict=True))
+    def plausible(self, height: int, width: int) -> bool:
+        """Whether this size is that of the image with both sides reduced by about the same factor."""
+        rows, columns = (side / whole for side, whole in zip((height, width), self._size, strict=True))
         return 1 / 3 < rows / columns < 3 and rows <= 2
 
     def _changed(self, sources: list[keras.KerasTensor], output: keras.KerasTensor) -> np.ndarray:
@@ -85,19 +88,19 @@ class Positions:
         function = keras.Function(sources, output)
         with keras.StatelessScope():  # keeps the state of seed generators unchanged
             values = [
-                _changed_on_each_side(tensor, self._has_channels_first(tensor), seed)
+                changed_on_each_side(tuple(tensor.shape[1:]), tensor.dtype, seed, self.has_channels_first(tensor))
                 for seed, tensor in enumerate(sources)
             ]
             return np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(function(values), "float32")))
 
-    def _sources(self, output: keras.KerasTensor) -> list[keras.KerasTensor]:
-        """The nearest feature maps that an output is computed from."""
+    def nearest(self, output: keras.KerasTensor, known: Mapping[int, Any]) -> list[keras.KerasTensor]:
+        """The nearest tensors with an id in `known` that an output is computed from."""
         sources: dict[int, keras.KerasTensor] = {}
         seen: set[int] = set()
         waiting = list(self._made_by[id(output)][1])
         while waiting:
             tensor = waiting.pop()
-            if id(tensor) in self._maps:
+            if id(tensor) in known:
                 sources[id(tensor)] = tensor
             elif id(tensor) not in seen and id(tensor) in self._made_by:
                 seen.add(id(tensor))
@@ -105,14 +108,15 @@ class Positions:
         return list(sources.values())
 
 
-def _is_known(layer: Any) -> bool:
+def is_known(layer: Any) -> bool:
+    """Whether a layer or operation of Keras keeps positions in place."""
     if not type(layer).__module__.startswith("keras."):
         return False
     if "image_preprocessing" in type(layer).__module__:
         return True  # e.g. RandomFlip, which does nothing outside training
     if type(layer).__name__ == "Concatenate":
         return layer.axis in (-1, 3)
-    return type(layer).__name__ in _KEEP_POSITIONS
+    return type(layer).__name__ in KEEP_POSITIONS
 
 
 def _are_tokens(inputs: list[keras.KerasTensor], output: keras.KerasTensor) -> bool:
@@ -128,10 +132,9 @@ def _same_proportions(before: keras.KerasTensor, after: keras.KerasTensor) -> bo
     return max(rows, columns) <= 1 and abs(rows - columns) <= rounding
 
 
-def _changed_on_each_side(tensor: keras.KerasTensor, channels_first: bool, seed: int) -> tf.Tensor:
-    """Random numbers for a map, and four copies with new numbers in one half."""
+def changed_on_each_side(shape: tuple[int, ...], dtype: str, seed: int, channels_first: bool = False) -> tf.Tensor:
+    """Random numbers for a map of a shape without batch, and four copies with new numbers in one half."""
     generator = np.random.default_rng(seed)
-    shape = tuple(tensor.shape[1:])
     if channels_first:
         shape = (*shape[1:], shape[0])
     rows, columns = (math.ceil(side / 2) for side in shape[:2])
@@ -142,19 +145,36 @@ def _changed_on_each_side(tensor: keras.KerasTensor, channels_first: bool, seed:
         numbers[row][half] = others[half]
     if channels_first:
         numbers = np.moveaxis(numbers, 3, 1)
-    return tf.cast(tf.constant(numbers, tf.float32), tensor.dtype)
+    return tf.cast(tf.constant(numbers, tf.float32), dtype)
 
 
 def _on_the_same_side(values: np.ndarray) -> bool | None:
-    """Whether the four changes of `_changed_on_each_side` appear on the side of the change; `None` if unclear."""
-    change = np.abs(values[1:] - values[:1]).sum(-1)
-    if not np.isfinite(change).all() or (change.sum((1, 2)) == 0).any():
+    """Whether the four changes of `changed_on_each_side` appear on the side of the change; `None` if unclear."""
+    along, across = sides_of_change(values)
+    if np.isnan(along):
         return None
+    if across > max(0.1, along) or along < -0.1:
+        return False
+    return True if along > 0.1 and across < 0.5 * along else None
+
+
+def sides_of_change(values: np.ndarray) -> tuple[float, float]:
+    """How far the four changes of `changed_on_each_side` appear on the side of the change, and on the other axis.
+
+    Args:
+        values: the output for them, `[5, height, width, channels]`.
+
+    Returns:
+        The smaller of the distances between the centres of opposite changes along their own axis, and the larger along
+        the other one, as shares of a side. NaN if a change does not appear.
+    """
+    with np.errstate(invalid="ignore"):
+        # Equal values first: infinite ones, such as the padding before a maximum, have no difference.
+        change = np.where(values[1:] == values[:1], 0, np.abs(values[1:] - values[:1])).sum(-1)
+    if not np.isfinite(change).all() or (change.sum((1, 2)) == 0).any():
+        return np.nan, np.nan
     share = change / change.sum((1, 2), keepdims=True)
     centres = [(share.sum(3 - axis) * np.linspace(0, 1, share.shape[axis])).sum(-1) for axis in (1, 2)]
     upper_lower = [centre[1] - centre[0] for centre in centres]
     left_right = [centre[3] - centre[2] for centre in centres]
-    along, across = (upper_lower[0], left_right[1]), (upper_lower[1], left_right[0])
-    if max(map(abs, across)) > max(0.1, min(along)) or min(along) < -0.1:
-        return False
-    return True if min(along) > 0.1 and max(map(abs, across)) < 0.5 * min(along) else None
+    return min(upper_lower[0], left_right[1]), max(abs(upper_lower[1]), abs(left_right[0]))

@@ -34,10 +34,15 @@ def explain_by(cam: str, model: SharpenFocus, images: np.ndarray, explanation: E
         The explanation, with its maps replaced.
 
     Raises:
-        ValueError: `cam` is unknown.
+        ValueError: `cam` is unknown, or takes feature maps and the attention layers output tokens.
     """
     if cam not in VIS_CAMS:
         raise unknown("cam", cam, VIS_CAMS)
+    if model.token_grids and cam != "vis:saliency":
+        raise ValueError(
+            f"cam={cam!r}: tf-keras-vis takes no tokens, which layer {next(iter(model.token_grids))!r} outputs. "
+            "Expected 'vis:saliency' or a CAM of this package, such as 'hires_cam'."
+        )
     with warnings.catch_warnings():
         # tf-keras-vis passes the one input in a list, which Keras warns about at each call.
         warnings.filterwarnings("ignore", message="The structure of `inputs`", category=UserWarning)
