@@ -28,7 +28,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.epochs = 10
     config.batch_size = 128  # images per step, over all replicas
     config.image_size = config_dict.placeholder(int)  # height and width in pixels; the usual size by default
+    # Height and width of validation and test images, and of exported models; image_size by default. A larger one suits
+    # random_resized_crop, in which objects look larger than in whole images (Touvron et al. 2019, arXiv 1906.06423).
+    config.test_image_size = config_dict.placeholder(int)
     config.augmentation = config_dict.placeholder(str)  # none, flip, pad_crop_flip, random_resized_crop; as usual
+    config.min_crop_area = 0.08  # smallest crop of random_resized_crop, as a share of the image's area
     # Central crop in evaluation, as a share of the shorter side; the whole image, stretched, by default.
     config.center_crop = config_dict.placeholder(float)
     config.validation_fraction = 0.1  # share of the training images held out to select the best checkpoint
@@ -111,6 +115,7 @@ def _tiny(config: ml_collections.ConfigDict) -> None:
     config.backbone = "resnet8"
     config.weights = None
     config.image_size = 32
+    config.test_image_size = None
     config.examples = 128
     config.validation_fraction = 0.25
     config.batch_size = 32

@@ -164,7 +164,7 @@ def _figure_paths(folder: pathlib.Path, files: list[pathlib.Path]) -> list[pathl
 
 
 def _size(arguments: argparse.Namespace, saved: SavedModel, model: SharpenFocus) -> tuple[int, int] | None:
-    """Height and width of a model's images: its input size, or if that is open, the flag's or the workdir's."""
+    """Height and width of a model's images: its input size, or if open, the flag's or the workdir's for tests."""
     height, width = model.classifier.input_shape[1:3]
     if height and width:
         if arguments.image_size not in (None, height) or arguments.image_size not in (None, width):
@@ -172,7 +172,7 @@ def _size(arguments: argparse.Namespace, saved: SavedModel, model: SharpenFocus)
                 f"--image_size={arguments.image_size}: {saved.path} takes images of {height}x{width} pixels."
             )
         return height, width
-    size = arguments.image_size or saved.config.get("image_size")
+    size = arguments.image_size or saved.config.get("test_image_size") or saved.config.get("image_size")
     return (size, size) if size else None
 
 

@@ -47,7 +47,7 @@ def check(name: str, weights: str | None) -> str:
 def create(
     name: str,
     num_classes: int,
-    image_size: int | tuple[int, int],
+    image_size: int | tuple[int, int] | None,
     weights: str | None = None,
     dropout: float = 0.0,
 ) -> keras.Model:
@@ -56,7 +56,7 @@ def create(
     Args:
         name: one of `names()`; case and underscores are ignored.
         num_classes: number of classes.
-        image_size: height and width of the images, in pixels; a single number for square images.
+        image_size: height and width of the images, in pixels; a single number for square images, `None` for any size.
         weights: "imagenet" for pretrained weights (in the extra `pretrained` for `efficientnet_lite0`, otherwise
             downloaded by `keras.applications`), or `None` for random initialisation.
         dropout: rate before the last layer, in [0, 1).
@@ -70,7 +70,7 @@ def create(
         ModuleNotFoundError: the package with the ImageNet weights of `efficientnet_lite0` is not installed.
     """
     name = check(name, weights)
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
     inputs = keras.Input((height, width, 3), name="image")
     features = _features(name, inputs, weights)
     of_tokens = len(features.shape) == 3

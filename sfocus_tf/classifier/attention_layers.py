@@ -56,9 +56,11 @@ class _Followed(NamedTuple):
     ambiguous: dict[str, list[Grid]]
 
 
-def find(classifier: keras.Model, inner: str | None = None, last: str | None = None) -> AttentionLayers:
+def find(
+    classifier: keras.Model, inner: str | None = None, last: str | None = None, size: int = 224
+) -> AttentionLayers:
     """The layers of `locate`."""
-    return locate(classifier, inner, last).layers
+    return locate(classifier, inner, last, size=size).layers
 
 
 def locate(
@@ -66,6 +68,7 @@ def locate(
     inner: str | None = None,
     last: str | None = None,
     grid: tuple[int, int] | None = None,
+    size: int = 224,
 ) -> Located:
     """Finds the two attention layers of a classifier.
 
@@ -81,6 +84,7 @@ def locate(
         inner: name or path of the inner layer, or `None` for the default.
         last: name or path of the last layer, or `None` for the default.
         grid: rows and columns of the tokens that are made from the image, or `None` to find them.
+        size: height and width in pixels at which to compare resolutions, if the classifier takes images of any size.
 
     Returns:
         The paths of both, and their grids.
@@ -89,7 +93,7 @@ def locate(
         ValueError: a layer does not exist, has no feature map or is run more than once; the two are in the wrong order;
             the network has no two usable layers; or a grid is unclear.
     """
-    followed = _follow(classifier, grid)
+    followed = _follow(classifier, grid, size)
     maps = [map_ for map_ in followed.maps if map_.grid is None]
     try:
         return _located(classifier, maps, followed.others, inner, last)
@@ -161,9 +165,9 @@ def _finer(maps: list[FeatureMap], last: FeatureMap) -> FeatureMap | None:
     return _choose([map_ for map_ in finer if map_.area == nearest])
 
 
-def _follow(classifier: keras.Model, grid: tuple[int, int] | None) -> _Followed:
+def _follow(classifier: keras.Model, grid: tuple[int, int] | None, size: int) -> _Followed:
     """Follows the image through the classifier."""
-    run_steps, symbolic, result = steps(classifier)
+    run_steps, symbolic, result = steps(classifier, size)
     last_use = {id(t): position for position, step in enumerate(run_steps) for t in step.inputs}
     last_use[id(result)] = len(run_steps)
     activated: dict[int, bool] = {}
@@ -185,8 +189,8 @@ def _follow(classifier: keras.Model, grid: tuple[int, int] | None) -> _Followed:
         followed.containers.update(token_layers.container(step, grids))
         if is_map and isinstance(output, keras.KerasTensor):
             usable = _activates(layer) or (activated[id(output)] and type(layer).__name__ == "Concatenate")
-            size = (int(output.shape[1]), int(output.shape[2]))
-            followed.maps.append(FeatureMap(path, size, usable, is_cut))
+            sides = (int(output.shape[1]), int(output.shape[2]))
+            followed.maps.append(FeatureMap(path, sides, usable, is_cut))
         elif of_tokens:
             followed.maps.append(token_layers.feature_map(step, of_tokens, is_cut, grids))
         else:

@@ -163,11 +163,12 @@ def operations(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from operations(operation, prefix + operation.name + "/")
 
 
-def steps(classifier: keras.Model) -> tuple[list[Step], keras.KerasTensor, keras.KerasTensor]:
+def steps(classifier: keras.Model, size: int = 224) -> tuple[list[Step], keras.KerasTensor, keras.KerasTensor]:
     """Every step of a classifier on symbolic images, in order, with nested models replaced by their steps.
 
     Args:
         classifier: a model that `sfocus_tf.classifier.checks.check` accepts.
+        size: height and width of the images in pixels, where the classifier takes any.
 
     Returns:
         The steps, the symbolic images, and the classifier's output for them.
@@ -179,7 +180,7 @@ def steps(classifier: keras.Model) -> tuple[list[Step], keras.KerasTensor, keras
         if not is_transparent(layer):  # the output of a nested model is that of its last layer
             recorded.append(Step(path, layer, tensors, output))
 
-    shape = [side or 224 for side in classifier.inputs[0].shape[1:3]]
+    shape = [side or size for side in classifier.inputs[0].shape[1:3]]
     symbolic = keras.Input((*shape, classifier.inputs[0].shape[3]), dtype=classifier.inputs[0].dtype)
     result = run(classifier, symbolic, record)
     return recorded, symbolic, result

@@ -7,20 +7,21 @@ from sfocus_tf.data.source import Record
 AUGMENTATIONS = ("none", "flip", "pad_crop_flip", "random_resized_crop")
 
 
-def augment(record: Record, augmentation: str, size: int, seed: tf.Tensor) -> Record:
+def augment(record: Record, augmentation: str, size: int, seed: tf.Tensor, min_crop_area: float = 0.08) -> Record:
     """Applies a random augmentation.
 
     - "flip": a horizontal flip with probability 1/2.
     - "pad_crop_flip": CIFAR's (He et al. 2016): resize, pad by an eighth of the size on each side (4 pixels at 32),
       crop to the size before padding, then "flip".
-    - "random_resized_crop": ImageNet's (Szegedy et al. 2015): crop 8 to 100 % of the area at an aspect ratio from 3/4
-      to 4/3, resize, then "flip".
+    - "random_resized_crop": ImageNet's (Szegedy et al. 2015): crop a share of the area, from `min_crop_area` (8 %
+      there) to 1, at an aspect ratio from 3/4 to 4/3, resize, then "flip".
 
     Args:
         record: see `Source`.
         augmentation: one of `AUGMENTATIONS`.
         size: height and width of the result, in pixels.
         seed: `[2]`, determines every random choice.
+        min_crop_area: smallest share of the area that "random_resized_crop" crops to, in (0, 1].
 
     Returns:
         The record, with `image` float32 in [0, 255] and boxes and masks transformed alike.
@@ -28,7 +29,7 @@ def augment(record: Record, augmentation: str, size: int, seed: tf.Tensor) -> Re
     if augmentation == "pad_crop_flip":
         record = _shifted(resize(record, size), size // 8, seed)
     elif augmentation == "random_resized_crop":
-        record = resize(crop(record, _random_window(tf.shape(record["image"])[:2], seed)), size)
+        record = resize(crop(record, _random_window(tf.shape(record["image"])[:2], seed, min_crop_area)), size)
     else:
         record = resize(record, size)
     if augmentation == "none":
@@ -125,11 +126,11 @@ def central_window(shape: tf.Tensor, share: float) -> tf.Tensor:
     return tf.concat([start, start + extent], axis=0)
 
 
-def _random_window(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """A window of random area, aspect ratio and position; `[4]` int32 in pixels."""
+def _random_window(shape: tf.Tensor, seed: tf.Tensor, min_area: float) -> tf.Tensor:
+    """A window of random area (a share from `min_area` to 1), aspect ratio and position; `[4]` int32 in pixels."""
     area, log_ratio, *place = tf.unstack(tf.random.stateless_uniform([4], seed))
     size = tf.cast(shape, tf.float32)
-    area = (0.08 + 0.92 * area) * size[0] * size[1]
+    area = (min_area + (1.0 - min_area) * area) * size[0] * size[1]
     ratio = tf.exp((2.0 * log_ratio - 1.0) * tf.math.log(4.0 / 3.0))
     extent = tf.round(tf.stack([tf.sqrt(area / ratio), tf.sqrt(area * ratio)]))
     extent = tf.clip_by_value(extent, tf.minimum(2.0, size), size)

@@ -30,6 +30,7 @@ class Data:
         regions: batches are dictionaries with boxes and masks, instead of `(images, labels)`.
         center_crop: outside training, the side of a central square crop as a share of the shorter side, in (0, 1];
             `None` for the whole image, stretched to a square.
+        min_crop_area: smallest crop of "random_resized_crop", as a share of the image's area, in (0, 1].
     """
 
     source: Source
@@ -40,6 +41,7 @@ class Data:
     seed: int = 0
     regions: bool = False
     center_crop: float | None = None
+    min_crop_area: float = 0.08
 
     def __post_init__(self) -> None:
         if self.augmentation not in AUGMENTATIONS:
@@ -49,6 +51,8 @@ class Data:
                 raise ValueError(f"{argument}={getattr(self, argument)}: expected a positive number.")
         if self.center_crop is not None and not 0 < self.center_crop <= 1:
             raise ValueError(f"center_crop={self.center_crop}: expected a share of the shorter side, from 0 to 1.")
+        if not 0 < self.min_crop_area <= 1:
+            raise ValueError(f"min_crop_area={self.min_crop_area}: expected a share of the area above 0, up to 1.")
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -175,7 +179,7 @@ class Data:
         if self.training:
             seed = tf.random.fold_in(tf.constant([self.seed, 7], tf.int64), place[0])
             seed = tf.random.fold_in(seed, place[1])
-            record = augment(record, self.augmentation, self.image_size, seed)
+            record = augment(record, self.augmentation, self.image_size, seed, self.min_crop_area)
         else:
             if self.center_crop is not None:
                 record = central_crop(record, self.center_crop)

@@ -43,6 +43,7 @@ def load(
     training: bool | None = None,
     augmentation: str | None = None,
     center_crop: float | None = None,
+    min_crop_area: float = 0.08,
     validation_fraction: float = 0.0,
     examples: int | None = None,
     skip_corrupt: bool = False,
@@ -70,6 +71,7 @@ def load(
         augmentation: one of `sfocus_tf.data.AUGMENTATIONS`; by default the usual one for the data set.
         center_crop: outside training, the side of a central square crop as a share of the shorter side, in (0, 1];
             0.875 is usual for ImageNet. By default the whole image is used, stretched to a square.
+        min_crop_area: smallest crop of "random_resized_crop", as a share of the image's area, in (0, 1].
         validation_fraction: share of the training images to hold out of `train` as `validation`, in [0, 1). The
             selection depends on nothing else. Not needed for sets with their own validation images: scenes, and folders
             with both `validation` and `test`.
@@ -114,6 +116,7 @@ def load(
         seed,
         regions,
         center_crop,
+        min_crop_area,
     )
 
 

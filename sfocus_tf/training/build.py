@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from sfocus_tf import backbones, data, distribution, saved_models
+from sfocus_tf.classifier import attention_layers
 from sfocus_tf.data import Data
 from sfocus_tf.model import SharpenFocus
 from sfocus_tf.training.config import Config
@@ -18,8 +19,8 @@ def splits(config: Config) -> dict[str, Data]:
     options: dict[str, Any] = {
         "data_dir": config.data_dir,
         "batch_size": config.batch_size,
-        "image_size": config.image_size,
         "augmentation": config.augmentation,
+        "min_crop_area": config.min_crop_area,
         "center_crop": config.center_crop,
         "validation_fraction": config.validation_fraction,
         "examples": config.examples,
@@ -27,7 +28,8 @@ def splits(config: Config) -> dict[str, Data]:
         "check_images": config.check_images,
         "seed": config.seed,
     }
-    return {name: data.load(config.dataset, name, **options) for name in names}
+    sizes = dict.fromkeys(names, config.test_image_size or config.image_size) | {"train": config.image_size}
+    return {name: data.load(config.dataset, name, image_size=size, **options) for name, size in sizes.items()}
 
 
 def start(config: Config) -> saved_models.SavedModel | None:
@@ -40,21 +42,35 @@ def start(config: Config) -> saved_models.SavedModel | None:
         raise FileNotFoundError(f"{error} Other choices: imagenet, none.") from error
 
 
-def model(config: Config, train: Data, start: saved_models.SavedModel | None) -> SharpenFocus:
-    """The compiled model, which starts from the weights of `start` if there is one."""
+def model(config: Config, splits: dict[str, Data], start: saved_models.SavedModel | None) -> SharpenFocus:
+    """The compiled model of a config.
+
+    Args:
+        config: config of the run.
+        splits: "train" and "test"; if their images differ in size, the classifier takes images of any size.
+        start: the saved model whose weights it starts from, or `None`.
+    """
+    train = splits["train"]
+    same_size = train.image_size == splits["test"].image_size
     classifier = backbones.create(
-        config.backbone, len(train.class_names), train.image_size, config.initial_weights, config.dropout
+        config.backbone,
+        len(train.class_names),
+        train.image_size if same_size else None,
+        config.initial_weights,
+        config.dropout,
     )
     for layer in distribution.normalisations(classifier):
         layer.synchronized = config.synchronized
     _refuse_empty_replicas(classifier, train)
     if start is not None:
         start.copy_weights(classifier)
+    # The layers are chosen for the size of the training images, whatever the size of the others.
+    layers = attention_layers.find(classifier, config.inner_layer, config.last_layer, train.image_size)
     model = SharpenFocus(
         classifier,
         dataclasses.replace(config.objective, steps=config.epochs * train.steps),
-        inner_layer=config.inner_layer,
-        last_layer=config.last_layer,
+        inner_layer=layers.inner,
+        last_layer=layers.last,
         multi_label=train.multi_label,
     )
     loss: keras.losses.Loss

@@ -63,7 +63,9 @@ class Config:
     epochs: int
     batch_size: int
     image_size: int | None
+    test_image_size: int | None
     augmentation: str | None
+    min_crop_area: float
     center_crop: float | None
     validation_fraction: float
     attention_images_every: int
@@ -168,7 +170,9 @@ def _check_numbers(config: ml_collections.ConfigDict) -> None:
     optimizer = config.optimizer
     for key, value, (valid, expected) in (
         ("image_size", config.image_size, positive),
+        ("test_image_size", config.test_image_size, positive),
         ("examples", config.examples, positive),
+        ("min_crop_area", config.min_crop_area, (lambda x: 0 < x <= 1, "a share above 0, up to 1")),
         ("center_crop", config.center_crop, (lambda x: x is None or 0 < x <= 1, "a share above 0, up to 1")),
         ("validation_fraction", config.validation_fraction, rate),
         ("attention_images_every", config.attention_images_every, not_negative),

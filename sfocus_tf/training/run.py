@@ -102,7 +102,7 @@ def _train(
     # Before reading the data, which may take long. A resumed run has its own weights.
     start = None if (folder / "last.keras").exists() else build.start(config)
     splits = build.splits(config)
-    model = build.model(config, splits["train"], start)
+    model = build.model(config, splits, start)
     if distribution.is_chief():
         print(_about_replicas(config, splits), flush=True)
     position = begin(folder, model, splits)
@@ -118,11 +118,14 @@ def _about_replicas(config: Config, splits: dict[str, Data]) -> str:
         if part.source.skipped
     ]
     strategy = tf.distribute.get_strategy()
-    replicas, settings, size = strategy.num_replicas_in_sync, config.optimizer, splits["train"].image_size
+    replicas, settings = strategy.num_replicas_in_sync, config.optimizer
+    size, test_size = splits["train"].image_size, splits["test"].image_size
     rate = f"learning rate {settings.rate:g}"
     if settings.rate_for_batch:
         rate += f" ({settings.learning_rate:g} for {settings.rate_for_batch} images per batch)"
     rate += f"; {config.backbone}, {size}x{size} pixels"
+    if test_size != size:
+        rate += f", tested at {test_size}x{test_size}"
     if replicas == 1:
         return "\n".join([*lines, f"one device; {config.batch_size} images per batch; {rate}"])
     workers = strategy.extended._num_workers if distribution.several_workers() else 1
