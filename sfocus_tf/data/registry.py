@@ -10,7 +10,7 @@ from sfocus_tf.errors import unknown
 SPLITS = ("train", "validation", "test")
 # Default image size in pixels and augmentation, as usual for each set.
 _DEFAULTS = {
-    "scenes": (64, "flip"),
+    "scenes": (48, "flip"),
     "cifar10": (32, "pad_crop_flip"),
     "cifar100": (32, "pad_crop_flip"),
     "caltech256": (224, "random_resized_crop"),
