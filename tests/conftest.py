@@ -29,8 +29,13 @@ gc.freeze()  # what is imported stays: collections need not look at it
 
 @pytest.fixture(autouse=True)
 def _fresh_keras():
+    _reset_keras()  # also from what fixtures of the module did
     keras.utils.set_random_seed(0)
     yield
+    _reset_keras()
+
+
+def _reset_keras():
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
     keras.backend.clear_session(free_memory=False)  # a full garbage collection would take longer than most tests

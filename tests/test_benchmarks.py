@@ -22,6 +22,7 @@ from tests.mocked_tfds import mocked
 
 PAGE = (ROOT / "docs" / "benchmarks.md").read_text()
 COMMANDS = re.findall(r"^ *python (train\.py .*)$", PAGE, flags=re.M)
+NO_FIGURES = "--config.attention_images_every=0"
 FIVE = ("cifar100", "caltech256", "ilsvrc2012", "cub200", "voc2012")
 
 
@@ -62,7 +63,7 @@ def test_commands_of_the_page(command, tmp_path):
     assert script == "train.py"
     (tmp_path / "data").mkdir()  # empty, as nothing is downloaded among other files
     with mocked():
-        done = train(*arguments, f"--data_dir={tmp_path / 'data'}", f"--workdir={tmp_path / 'run'}")
+        done = train(*arguments, f"--data_dir={tmp_path / 'data'}", f"--workdir={tmp_path / 'run'}", NO_FIGURES)
     assert done.returncode == 0, done.stderr
     found = checked(tmp_path / "run", 24)
     classes = {"cifar100": 100, "caltech256": 256, "ilsvrc2012": 1000, "cub200": 200, "voc2012": 20}
@@ -85,7 +86,7 @@ def test_small_archives_of_the_original_layout(name, options, test_images, tmp_p
         "voc2012": archives.voc,
     }[name]  # fmt: skip
     root = make(tmp_path / "data", **options)
-    done = train(f"--dataset={name}:tiny", f"--data_dir={root}", f"--workdir={tmp_path / 'run'}")
+    done = train(f"--dataset={name}:tiny", f"--data_dir={root}", f"--workdir={tmp_path / 'run'}", NO_FIGURES)
     assert done.returncode == 0, done.stderr
     checked(tmp_path / "run", test_images)
     assert f"{test_images} test images" in done.stdout

@@ -98,10 +98,11 @@ def test_every_signature_equals_the_keras_model(name, policy, multi_label, tmp_p
                 shown /= np.maximum(shown.max(axis=(1, 2), keepdims=True), 1e-30)
                 np.testing.assert_allclose(answer[f"attention_{name}"], shown, atol=1e-4)
             signed = np.subtract(*getattr(contrast, layer))
-            np.testing.assert_allclose(
-                answer[f"raw_contrast_{layer}"] / np.abs(signed).max(), signed / np.abs(signed).max(), **tolerance
-            )
-            shown = tf.image.resize(signed[..., np.newaxis], (size, size))[..., 0].numpy()
+            # In half precision the slope of a difference is not quite the difference of the rounded slopes.
+            near = {"atol": 1e-5 if policy == "float32" else 0.02, "rtol": 0}
+            raw = answer[f"raw_contrast_{layer}"]
+            np.testing.assert_allclose(raw / np.abs(signed).max(), signed / np.abs(signed).max(), **near)
+            shown = tf.image.resize(raw[..., np.newaxis], (size, size))[..., 0].numpy()
             shown /= np.maximum(np.abs(shown).max(axis=(1, 2), keepdims=True), 1e-30)
             np.testing.assert_allclose(answer[f"contrast_{layer}"], shown, atol=1e-4)
             overlap = np.nan_to_num(evaluation.region_iou(maps.target, maps.rival))

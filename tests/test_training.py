@@ -58,7 +58,7 @@ def arguments(data_dir, workdir, *more):
     return [
         "--dataset=folder", f"--data_dir={data_dir}", f"--workdir={workdir}",
         "--backbone=resnet8", "--batch_size=16", "--config.image_size=16", "--epochs=4", "--deterministic",
-        "--config.optimizer.learning_rate=0.02", "--config.dropout=0.2", *more,
+        "--config.optimizer.learning_rate=0.02", "--config.dropout=0.2", "--config.attention_images_every=0", *more,
     ]  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def weights(workdir):
 @pytest.fixture(scope="module")
 def finished(small, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("finished") / "run"
-    return workdir, run(small, workdir).stdout
+    return workdir, run(small, workdir, "--config.attention_images_every=2").stdout
 
 
 def test_the_workdir_holds_everything(finished):
