@@ -21,10 +21,23 @@ import sfocus_tf as sf
 from sfocus_tf.data import Data
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-SHARED = ROOT.parent / "shared" / "data"
+# Archives of real images; the tests that need them are skipped where they are not.
+SHARED = pathlib.Path(os.environ.get("SFOCUS_TEST_IMAGES", ROOT.parent / "shared" / "data"))
+# Modules that train or export many networks; `make fast` leaves them out.
+SLOW = {
+    "archives", "backbones", "benchmarks", "browser", "commands", "compile", "data", "devices", "evaluate",
+    "explanation", "files", "image_formats", "image_sizes", "keras_hub", "layers", "model", "random_networks", "readme",
+    "report", "schedule", "serving", "training", "vision_transformers", "ways_to_train",
+}  # fmt: skip
 
 tf.config.threading.set_inter_op_parallelism_threads(2)
 gc.freeze()  # what is imported stays: collections need not look at it
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.stem.removeprefix("test_") in SLOW:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)
