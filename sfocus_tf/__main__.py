@@ -66,6 +66,9 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--dataset", metavar="NAME", help="dataset, as in train.py; by default the workdir's")
         command.add_argument("--data_dir", metavar="FOLDER", help="folder of the dataset; by default the workdir's")
         command.add_argument("--split", default="test", help="train, validation or test (%(default)s)")
+        command.add_argument(
+            "--examples", type=_positive, metavar="N", help="maximum number of images; by default as in training"
+        )
         command.add_argument("--faithfulness", action="store_true", help="measure insertion and deletion too (slow)")
     return main_parser
 

@@ -37,7 +37,7 @@ def explain(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--of={arguments.of}: expected --cam to be one of {', '.join(CAMS)}, got --cam={cam}.")
     saved = saved_models.find(arguments.model)
     model = saved.load(arguments.preprocessing, arguments.multi_label or None)
-    of = arguments.of or ("contrast" if (cam or model._cam) in LINEAR else "score")
+    of = arguments.of or ("contrast" if (cam or model.cam) in LINEAR else "score")
     names = _class_names(arguments, saved, model.num_classes)
     target, rival = _number("--class", arguments.class_name, names), _number("--rival", arguments.rival, names)
     if target == rival != -1:
@@ -212,7 +212,7 @@ def _data_settings(arguments: argparse.Namespace, *saved: SavedModel) -> dict[st
         "split": arguments.split,
         "data_dir": arguments.data_dir or config.get("data_dir"),
         "center_crop": config.get("center_crop"),
-        "examples": config.get("examples"),
+        "examples": arguments.examples or config.get("examples"),
         "check_images": config.get("check_images", True),
         "validation_fraction": config.get("validation_fraction", 0.0),
         "skip_corrupt": arguments.skip_corrupt or config.get("skip_corrupt", False),

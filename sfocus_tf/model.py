@@ -379,7 +379,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
             grid=self.grid,
             multi_label=self.multi_label,
         )
-        model._former, model._cam = self._former, self._cam
+        model._former, model.cam = self._former, self.cam
         return model
 
     def load_own_variables(self, store: Any) -> None:
@@ -413,7 +413,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
         model = cls(classifier, chosen, **{key: config[key] for key in own if key in config})
         if reason:
             model._former = {key: value for key, value in config.items() if key not in own}
-            model._cam = config.get("attention", "grad_cam")
+            model.cam = config.get("attention", "grad_cam")
         return model
 
 

@@ -78,7 +78,7 @@ class ServedModel(ExplainingModel):
         if len(size) != 2 or None in size:
             raise ValueError("image_size: expected height and width, as this classifier takes images of any size.")
         names = range(self.num_classes) if class_names is None else class_names
-        extractor = dataclasses.replace(self._extractor, cam=self._cam)
+        extractor = dataclasses.replace(self._extractor, cam=self.cam)
         save(extractor, filepath, tuple(str(name) for name in names), size, center_crop)
 
 

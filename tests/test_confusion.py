@@ -51,3 +51,11 @@ def test_scale_and_batching_change_nothing(measure):
     one_by_one = [measure(target[row : row + 1], rival[row : row + 1])[0] for row in range(7)]
     np.testing.assert_allclose(one_by_one, value)
     np.testing.assert_allclose(measure(target, target), 1)
+
+
+def test_share_inside_the_region_worked_out_by_hand():
+    """The last layer's region is its left column, so the left half of the inner map; the right half has a quarter."""
+    last = np.array([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]], np.float32)
+    inner = np.array([[[3.0, 1.0], [0.0, 0.0]], [[1.0, 1.0], [1.0, 1.0]]], np.float32)
+    np.testing.assert_allclose(evaluation.inside_region(inner, last), [0.75, np.nan], atol=1e-6)
+    np.testing.assert_allclose(evaluation.inside_region(1e-30 * inner, 1e6 * last), [0.75, np.nan], atol=1e-6)

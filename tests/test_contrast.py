@@ -132,3 +132,14 @@ def test_measures_of_contrast_maps():
         assert 0 <= summary[f"{name}_last"] <= 1 and 0 <= summary[f"{name}_inner"] <= 1
     for name in ("contrast_insertion", "contrast_deletion"):
         assert 0 < summary[name] < 1
+
+
+def test_evaluation_of_a_model_whose_cam_has_no_negative_side():
+    """As of a former version: its maps by its own CAM, the contrast by Grad-CAM."""
+    data = first_images(sf.data.load("scenes", "test", image_size=16, regions=True), 12, 6)
+    model = sf.SharpenFocus(tiny_classifier(16, 16))
+    usual = evaluation.evaluate(model, data)
+    model.cam = "layer_cam"
+    found = evaluation.evaluate(model, data)
+    np.testing.assert_allclose(found.contrast.last.rival, usual.contrast.last.rival, rtol=1e-4, atol=1e-6)
+    assert np.abs(found.explanation.inner.target - usual.explanation.inner.target).max() > 1e-3

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from sfocus_tf.attention.cam import LINEAR
 from sfocus_tf.attention.classes import Classes, named_classes, trained_classes
 from sfocus_tf.attention.extractor import AttentionExtractor
 
@@ -49,12 +50,14 @@ class ExplainingModel(keras.Model):
 
     Attributes:
         num_classes: length of the score vector.
+        multi_label: whether images may have several classes.
+        cam: the CAM method of explanations that name none.
     """
 
     num_classes: int
     multi_label: bool
     _traced: "Traced"
-    _cam = "grad_cam"
+    cam = "grad_cam"
 
     def explain(
         self,
@@ -96,7 +99,7 @@ class ExplainingModel(keras.Model):
                 "contrast" with a `cam` that is not linear in the score; or an attention layer that the scores do not
                 depend on.
         """
-        self._traced.check(of, cam or self._cam)
+        self._traced.check(of, cam or self.cam)
         images = self._images(images)
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: expected a positive number.")
@@ -141,7 +144,7 @@ class ExplainingModel(keras.Model):
         Returns:
             The explanation, as tensors.
         """
-        return self._traced(images, (class_ids, rival_ids), "ids", of, cam or self._cam, inner)[0]
+        return self._traced(images, (class_ids, rival_ids), "ids", of, cam or self.cam, inner).explanation
 
     def explain_labelled_on_batch(
         self, images: tf.Tensor, labels: tf.Tensor, *, of: str = "score", cam: str | None = None, inner: bool = True
@@ -158,7 +161,30 @@ class ExplainingModel(keras.Model):
         Returns:
             The explanation, as tensors, and `[batch]` bool: whether an image has a target and a rival.
         """
-        return self._traced(images, (labels,), "labels", of, cam or self._cam, inner)
+        result = self._traced(images, (labels,), "labels", of, cam or self.cam, inner)
+        return result.explanation, result.valid
+
+    def explain_with_contrast_on_batch(
+        self, images: tf.Tensor, labels: tf.Tensor, *, of: str = "score", cam: str = "grad_cam"
+    ) -> tuple[Explanation, Explanation, tf.Tensor]:
+        """As `explain_labelled_on_batch`, with the contrast maps of the same classes from the same pass.
+
+        Args:
+            images: `[batch, height, width, channels]`.
+            labels: labels in any form that training accepts.
+            of: as in `explain`.
+            cam: one of `sfocus_tf.attention.LINEAR`.
+
+        Returns:
+            The explanation and that of "contrast", as tensors, and `[batch]` bool: whether an image has both classes.
+
+        Raises:
+            ValueError: a `cam` that is not linear in the score; or see `explain`.
+        """
+        self._traced.check("contrast", cam)
+        result = self._traced(images, (labels,), "labels", of, cam, True)
+        maps = {"inner": result.contrast[0], "last": result.contrast[1]}
+        return result.explanation, result.explanation._replace(**maps), result.valid
 
     def _explain_labelled(self, *arguments: tf.Tensor, **options: Any) -> Explanation:
         return self.explain_labelled_on_batch(*arguments, **options)[0]
@@ -209,8 +235,8 @@ class Traced:
 
     def __call__(
         self, images: tf.Tensor, chosen: tuple[tf.Tensor, ...], by: str, of: str, cam: str, inner: bool
-    ) -> tuple[Explanation, tf.Tensor]:
-        """The explanation, and which images have both classes; `chosen` has labels or ids, depending on `by`."""
+    ) -> "_Result":
+        """Explains the chosen classes; `chosen` has labels or ids, depending on `by`."""
         state = self._network()
         if len(state) == len(self._state) and all(map(operator.is_, state, self._state)):
             return self._function(images, chosen, by, of, cam, inner)
@@ -230,7 +256,7 @@ class Traced:
 
     def _explanation(
         self, images: tf.Tensor, chosen: tuple[tf.Tensor, ...], by: str, of: str, cam: str, inner: bool
-    ) -> tuple[Explanation, tf.Tensor]:
+    ) -> "_Result":
         extractor = dataclasses.replace(self._extractor, cam=cam)
 
         def choose(scores: tf.Tensor) -> Classes:
@@ -239,7 +265,18 @@ class Traced:
             return trained_classes(scores, chosen[0], extractor.multi_label)
 
         extracted = extractor.extract(images, training=False, choose=choose, of=of, inner=inner)
-        pairs = [LayerMaps(pair.target.map, pair.rival.map) for pair in (extracted.inner, extracted.last)]
+        layers = (extracted.inner, extracted.last)
+        pairs = [LayerMaps(pair.target.map, pair.rival.map) for pair in layers]
         scores = tf.cast(extracted.scores, extractor.dtype)
         classes = extracted.classes
-        return Explanation(scores, classes.target, classes.rival, *pairs), classes.valid
+        signed = [pair.target.evidence - pair.rival.evidence for pair in layers] if cam in LINEAR else []
+        sides = [LayerMaps(tf.nn.relu(evidence), tf.nn.relu(-evidence)) for evidence in signed]
+        return _Result(Explanation(scores, classes.target, classes.rival, *pairs), sides, classes.valid)
+
+
+class _Result(NamedTuple):
+    """An explanation, the contrast maps at both layers (none if the CAM is not linear), and who has both classes."""
+
+    explanation: Explanation
+    contrast: list[LayerMaps]
+    valid: tf.Tensor

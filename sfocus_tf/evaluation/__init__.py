@@ -17,7 +17,7 @@ from sfocus_tf.evaluation.localisation import (
     inside_boxes,
     pointing_game,
 )
-from sfocus_tf.evaluation.overlap import rank_correlation, region_iou, rival_share, same_peak
+from sfocus_tf.evaluation.overlap import inside_region, rank_correlation, region_iou, rival_share, same_peak
 
 __all__ = [
     "Evaluation",
@@ -34,6 +34,7 @@ __all__ = [
     "headline",
     "insertion",
     "inside_boxes",
+    "inside_region",
     "mean_average_precision",
     "pointing_game",
     "rank_correlation",

@@ -6,9 +6,10 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from scipy import special
 
-from sfocus_tf.attention import Explanation, LayerMaps
+from sfocus_tf.attention import LINEAR, Explanation, LayerMaps
 from sfocus_tf.data import Data
 from sfocus_tf.evaluation import classification, faithfulness, localisation, overlap
 from sfocus_tf.model import SharpenFocus
@@ -27,7 +28,8 @@ class Evaluation:
         explanation: maps of the labelled class and its most confusing rival.
         valid: `[images]` bool, whether an image has both classes.
         confusion: metric -> `[images]`; see `sfocus_tf.evaluation.overlap`. `rival_share_<layer>` is the share of the
-            evidence of a contrast map that speaks for the rival.
+            evidence of a contrast map that speaks for the rival; `inside_region` the share of the inner attention
+            inside the last layer's region.
         pairs: `[pairs, 2]`, image and class for every class of an image whose location is known.
         localisation: metric -> `[pairs]`; see `sfocus_tf.evaluation.localisation`.
         faithfulness: metric -> `[images]`, for the labelled class at the last layer; see
@@ -184,10 +186,7 @@ def _measure_batch(
 ) -> tuple[Explanation, Explanation, dict[str, np.ndarray]]:
     """The explanation, the contrast maps of the same classes, and all metrics of a batch."""
     images, label = batch["image"], countable(batch)
-    explanation, valid = keras.tree.map_structure(np.asarray, model.explain_labelled_on_batch(images, label, of=of))
-    contrast, _ = keras.tree.map_structure(
-        np.asarray, model.explain_labelled_on_batch(images, label, of="contrast", cam="grad_cam")
-    )
+    explanation, contrast, valid = keras.tree.map_structure(np.asarray, _explained(model, images, label, of))
     result = {"label": label, "valid": valid}
     for layer, (target, rival) in _by_layer(explanation).items():
         result |= {
@@ -198,10 +197,21 @@ def _measure_batch(
             f"confusion/no_rival_{layer}": (rival.max(axis=(1, 2)) <= 0).astype(float),
             f"confusion/rival_share_{layer}": overlap.rival_share(*_by_layer(contrast)[layer]),
         }
+    result["confusion/inside_region"] = overlap.inside_region(explanation.inner.target, explanation.last.target)
     result |= _localise(model, batch, explanation, contrast, valid, of)
     if steps:
         result |= _faithfulness(model, images, explanation, contrast, steps)
     return explanation, contrast, result
+
+
+def _explained(
+    model: SharpenFocus, images: np.ndarray, label: np.ndarray, of: str
+) -> tuple[Explanation, Explanation, tf.Tensor]:
+    """The explanation by the model's own CAM, contrast maps of the same classes, and which images have both."""
+    if model.cam in LINEAR:
+        return model.explain_with_contrast_on_batch(images, label, of=of, cam=model.cam)
+    explanation, valid = model.explain_labelled_on_batch(images, label, of=of)
+    return explanation, model.explain_labelled_on_batch(images, label, of="contrast", cam="grad_cam")[0], valid
 
 
 def _faithfulness(

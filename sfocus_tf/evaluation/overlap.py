@@ -1,4 +1,4 @@
-"""Attentional confusion: how much the attention of two classes coincides, at any scale of the maps.
+"""Attentional confusion: how much the attention of two classes, or of two layers, coincides, at any scale of the maps.
 
 The separation loss can fall just because one map shrinks. These metrics are invariant to scaling a map by a positive
 factor, and undefined (NaN), not perfect, for a map without attention; `no_target` and `no_rival` in
@@ -7,7 +7,10 @@ depend on the batches.
 """
 
 import numpy as np
+import tensorflow as tf
 from scipy import stats
+
+from sfocus_tf.attention import resize_map, soft_mask
 
 
 def region_iou(target_maps: np.ndarray, rival_maps: np.ndarray, threshold: float = 0.55) -> np.ndarray:
@@ -63,6 +66,26 @@ def same_peak(target_maps: np.ndarray, rival_maps: np.ndarray) -> np.ndarray:
     flat = [maps.reshape(len(maps), int(np.prod(maps.shape[1:]))) for maps in (target_maps, rival_maps)]
     known = (flat[0].max(axis=1, initial=0.0) > 0) & (flat[1].max(axis=1, initial=0.0) > 0)
     return np.where(known, flat[0].argmax(axis=1) == flat[1].argmax(axis=1), np.nan)
+
+
+def inside_region(inner_maps: np.ndarray, last_maps: np.ndarray) -> np.ndarray:
+    """The share of the inner layer's attention that lies inside the region of the last layer's map.
+
+    What the paper's consistency loss aims at: `sum(A_inner(T) * Mask) / sum(A_inner(T))`, arXiv 1811.07484.
+
+    Args:
+        inner_maps: `[images, height, width]`, not negative.
+        last_maps: `[images, h, w]`, of the same class.
+
+    Returns:
+        `[images]` in [0, 1]; NaN if a map has no attention.
+    """
+    peaks = [maps.max(axis=(1, 2), initial=0.0) for maps in (inner_maps, last_maps)]
+    known = (peaks[0] > 0) & (peaks[1] > 0)
+    share = inner_maps / np.where(known, peaks[0], 1.0)[:, np.newaxis, np.newaxis]
+    mask = np.asarray(resize_map(soft_mask(tf.convert_to_tensor(last_maps)), inner_maps.shape[1:]))
+    total = np.where(known, share.sum(axis=(1, 2), dtype=np.float64), 1.0)
+    return np.where(known, (share * mask).sum(axis=(1, 2), dtype=np.float64) / total, np.nan)
 
 
 def _region(maps: np.ndarray, threshold: float) -> np.ndarray:

@@ -34,6 +34,7 @@ _MEASURES = {
     "box_iou_30": ("IoU of the box at 30 % of the maximum", True),
     "box_iou_50": ("IoU of the box at 50 % of the maximum", True),
     "box_iou_70": ("IoU of the box at 70 % of the maximum", True),
+    "inside_region": ("share of the inner attention inside the last layer's region", True),
     "rival_share": ("share of the evidence that speaks for the rival", None),
     "contrast_pointing": ("pointing game, contrast map", True),
     "contrast_part_pointing": ("pointing game, contrast map, distinguishing part", True),
