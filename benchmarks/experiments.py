@@ -1,45 +1,82 @@
-"""The experiments of benchmarks/accuracy.py and their training recipes.
+"""The experiments and arms of benchmarks/accuracy.py.
 
-Recipes were tuned for cross-entropy, on validation images held out of the training images; see docs/gain.md.
+Recipes, with crops and test size, were chosen for cross-entropy on validation images held out of the training images;
+see docs/gain.md.
 """
 
+import dataclasses
+import json
 import shutil
 
-ARMS = ("cross_entropy", "icasc", "control")
-PLAIN = ("cross_entropy", "control")
-# Changes to the default objective, as keyword arguments of `sfocus_tf.objective`.
-ABLATIONS = {
-    "chance": {"last": {"weight": 1e-6}},  # differs only by rounding: shows the effect of chance
-    "weak": {"last": {"weight": 0.1}},
-    "strong": {"last": {"weight": 1.0}},
-    "every_4": {name: {"every_steps": 4} for name in ("inner", "last", "consistency")},
-    "paper": {"name": "paper"},
-    "overlap": {"separation": "overlap", "last": {"weight": 1.0}},
-    "both_layers": {"inner": {"weight": 1.0}},
-    "with_consistency": {"consistency": {"weight": 0.3}},
-    "consistency_alone": {"last": {"weight": 0.0}, "consistency": {"weight": 0.3}},
-}
-# Forms of separation removed from the package; their runs are in benchmarks/results/archive.
-REMOVED = ("outside", "difference", "margin")
-IMAGES_A_CLASS = {"cifar10": 500, "cifar10_few": 250}  # for training; all for other experiments
-_CIFAR10 = (
-    "--dataset=folder", "--backbone=resnet20", "--config.image_size=32", "--config.optimizer.schedule=cosine",
-)  # fmt: skip
-_CIFAR10_FEW = (*_CIFAR10, "--epochs=60", "--batch_size=32", "--config.optimizer.learning_rate=0.05")
-_BIRDS = ("--dataset=cub200", "--config.image_size=128", "--batch_size=16")
-_VOC = ("--dataset=voc2012", "--config.image_size=128")
+from sfocus_tf.losses import objective
+
+_CIFAR10 = ("--dataset=folder", "--backbone=resnet20", "--config.image_size=32", "--config.optimizer.schedule=cosine")
 EXPERIMENTS = {
-    "cifar10": (*_CIFAR10_FEW, "--config.optimizer.weight_decay=2e-2"),
-    # The usual weight decay, 5e-4 as an L2 term, which is too little for so few images.
-    "cifar10_few": (*_CIFAR10_FEW, "--config.optimizer.weight_decay=5e-3"),
-    "cifar10_full": (*_CIFAR10, "--epochs=20", "--batch_size=128", "--config.optimizer.weight_decay=5e-3"),
-    "cub200": (*_BIRDS, "--epochs=12"),
-    "cub200_long": (*_BIRDS, "--epochs=30", "--config.optimizer.weight_decay=0.3"),
-    "voc2012": (*_VOC, "--epochs=10"),
-    "voc2012_long": (*_VOC, "--epochs=20"),
-    "scenes": ("--dataset=scenes", "--epochs=30", "--config.augmentation=pad_crop_flip"),
+    "birds100": (
+        "--dataset=folder:photos", "--config.image_size=112", "--config.test_image_size=144", "--epochs=8",
+        "--config.min_crop_area=0.3",
+    ),
+    # The usual weight decay, 5e-4 as an L2 term.
+    "cifar10_few": (
+        *_CIFAR10, "--epochs=60", "--batch_size=32", "--config.optimizer.learning_rate=0.05",
+        "--config.optimizer.weight_decay=5e-3",
+    ),
+    "voc2012": (
+        "--dataset=voc2012", "--config.image_size=128", "--config.test_image_size=224", "--epochs=20",
+        "--config.min_crop_area=0.3",
+    ),
+    "cub200": (
+        "--dataset=cub200", "--config.image_size=128", "--config.test_image_size=160", "--batch_size=16",
+        "--epochs=20", "--config.min_crop_area=0.3",
+    ),
+    "scenes": ("--dataset=scenes",),
 }  # fmt: skip
+SEEDS = {"birds100": 5, "cifar10_few": 8, "voc2012": 5, "cub200": 8, "scenes": 5}
+# Arguments of `sfocus_tf.objective`; None for plain cross-entropy. `rounding` differs from it by rounding alone.
+ARMS = {
+    "cross_entropy": None,
+    "default": {"name": "default"},
+    "light": {"name": "light"},
+    "paper": {"name": "paper"},
+    "rounding": {"name": "light", "last": {"weight": 1e-6}},
+}
 TINY_FLAGS = ("--epochs=1", "--config.examples=64", "--backbone=resnet8", "--config.weights=none")
+# Folder of the images inside --data_dir, where it is not --data_dir itself.
+_FOLDERS = {"birds100": "birds100", "cifar10_few": "cifar10"}
+
+
+def settings(experiment, tiny=False):
+    """The flags of train.py that define an experiment."""
+    return (*EXPERIMENTS[experiment], *(TINY_FLAGS if tiny else ()))
+
+
+def data_flags(experiment, data_dir):
+    """The flag of train.py for the folder of the images."""
+    if data_dir is None or experiment == "scenes":
+        return []
+    folder = data_dir.resolve() / _FOLDERS.get(experiment, "")
+    return [f"--data_dir={few_a_class(folder, 250) if experiment == 'cifar10_few' else folder}"]
+
+
+def arm_flags(arm):
+    """The flags of train.py for an arm."""
+    changes = ARMS[arm]
+    return ["--method=cross_entropy"] if changes is None else ["--method=icasc", *_objective_flags(changes)]
+
+
+def _objective_flags(changes, prefix="--config.objective"):
+    result = []
+    for key, value in changes.items():
+        name = f"{prefix}.{key}"
+        result += _objective_flags(value, name) if isinstance(value, dict) else [f"{name}={value}"]
+    return result
+
+
+def objective_of(arm):
+    """The objective of an arm in the form of results.json; `None` for cross-entropy."""
+    if ARMS[arm] is None:
+        return None
+    return json.loads(json.dumps(dataclasses.asdict(objective(**ARMS[arm]))))
 
 
 def few_a_class(cifar10, count):

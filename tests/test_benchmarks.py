@@ -5,14 +5,13 @@ import functools
 import json
 import operator
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from sfocus_tf.configs import common
 
 import sfocus_tf as sf
-from benchmarks import accuracy, multiplications, table
+from benchmarks import effects, experiments, multiplications, stored_runs, table
 from sfocus_tf import backbones
 from sfocus_tf.training import resolve
 from tests import archives
@@ -172,91 +171,102 @@ def test_floors_of_attention_supervision_worked_out_by_hand():
     assert floors == {"exact": pytest.approx(1 + 2 * 3 * share / 3), "first_order": pytest.approx(1 + 2 * share / 3)}
 
 
-def test_summary_of_stored_runs_worked_out_by_hand(tmp_path, monkeypatch):
+def stored(folder, arm, seed, config, *, objective="as the arm's", **measures):
+    """A finished run of benchmarks/accuracy.py, with an accuracy and other measures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    value = measures.pop("accuracy")
+    run = {"test": {"accuracy": value, "overlap_last": 0.3}, "test_loss": 0.5 - value / 10, "seconds": 10.0}
+    run |= {"config": config, "measures": measures}
+    run["objective"] = experiments.objective_of(arm) if objective == "as the arm's" else objective
+    (folder / f"{arm}-{seed}.json").write_text(json.dumps(run))
+
+
+@pytest.fixture
+def recipe(monkeypatch):
+    """A short recipe for cub200, and the config of a run of it."""
+    monkeypatch.setitem(experiments.EXPERIMENTS, "cub200", ("--epochs=3", "--config.optimizer.weight_decay=1e-2"))
+    return {"epochs": 3, "optimizer": {"weight_decay": 0.01}}
+
+
+def test_summary_of_stored_runs_worked_out_by_hand(tmp_path, recipe):
     """Differences of 2 and 4 points: mean 3, standard error 1, and t of one degree of freedom 12.71. Seed 2 was
-    not run by ICASC, and is left out.
+    not run by the arm, and is left out; rounding alone moved the accuracy by 3 and 4 points, 3.54 on average.
     """
-    monkeypatch.setattr(accuracy, "_RESULTS", SimpleNamespace(value=str(tmp_path)))
-    monkeypatch.setattr(accuracy, "_TINY", SimpleNamespace(value=False))
-    monkeypatch.setitem(accuracy.EXPERIMENTS, "cub200", ("--epochs=3", "--config.optimizer.weight_decay=1e-2"))
-    config = {"epochs": 3, "optimizer": {"weight_decay": 0.01}}
-    (tmp_path / "cub200").mkdir()
-    scores = {"cross_entropy": (0.70, 0.72, 0.1), "icasc": (0.72, 0.76), "control": (0.70, 0.71)}
-    scores["every_4"] = (0.71,)
-    for arm, values in scores.items():
+    folder = tmp_path / "cub200"
+    for arm, values in {"cross_entropy": (0.70, 0.72, 0.74), "light": (0.72, 0.76), "rounding": (0.73, 0.76)}.items():
         for seed, value in enumerate(values):
-            test = {"accuracy": value, "overlap_last": 0.4 if arm == "icasc" else 0.8, "pointing_last": 0.5}
-            run = {"test": test, "test_loss": 0.5 - value / 10, "seconds": 10.0, "epochs": 3, "config": config}
-            run["objective"] = accuracy.objective_of(arm)
-            text = json.dumps(run)
-            (tmp_path / "cub200" / f"{arm}-{seed}.json").write_text(text)
-    found = accuracy.summary("cub200")
-    assert (found["metric"], found["seeds"]) == ("accuracy", 2)
-    assert (found["cross_entropy"], found["icasc"], found["control"]) == (71.0, 74.0, 70.5)
-    assert (found["difference"], found["low"], found["high"]) == (3.0, -9.71, 15.71)
-    assert (found["overlap_cross_entropy"], found["overlap_icasc"], found["pointing_icasc"]) == (80.0, 40.0, 50.0)
-    assert found["others"] == {"every_4": {"difference": 1.0, "low": None, "high": None, "seeds": 1}}
-    assert found["insertion"] is None  # not measured
-    assert found["log_loss"] == {"difference": -0.3, "low": -1.57, "high": 0.97, "seeds": 2}
-    for arm, value in (("cross_entropy", 0.5), ("icasc", 0.45)):
-        file = tmp_path / "cub200" / f"{arm}-1.json"
-        run = json.loads(file.read_text())
-        file.write_text(json.dumps(run | {"test": run["test"] | {"insertion": value}}))
-    found |= {"insertion": {"difference": -5.0, "low": None, "high": None, "seeds": 1}}
-    assert accuracy.summary("cub200") == found
-    assert found["every_4_over_icasc"] == {"difference": -1.0, "low": None, "high": None, "seeds": 1}
-    (tmp_path / "cub200" / "control-1.json").unlink()
-    assert accuracy.summary("cub200") == found | {"control": None}
-    assert accuracy.summary("scenes") is None
-    # Runs of before and after a change of the default objective are no repetitions of one experiment.
-    for objective in ({"objective": accuracy.objective_of("strong")}, {}):
-        text = json.dumps({"test": {"accuracy": 0.7}, "test_loss": 0.5, "seconds": 1.0, "config": config} | objective)
-        (tmp_path / "cub200" / "icasc-1.json").write_text(text)
-        with pytest.raises(SystemExit, match="icasc-1.json: its objective, .* is not what icasc stands for now"):
-            accuracy.summary("cub200")
-    for other in ({"epochs": 4}, {"optimizer": {"weight_decay": 0.02}}):
-        run |= {"objective": accuracy.objective_of("icasc"), "config": config | other}
-        (tmp_path / "cub200" / "icasc-1.json").write_text(json.dumps(run))
-        with pytest.raises(SystemExit, match="icasc-1.json: it was run with (epochs=4|optimizer.weight_decay=0.02), "):
-            accuracy.summary("cub200")
+            overlap = {"overlap_last": 0.8 if arm == "cross_entropy" else 0.4} if seed == 0 else {}
+            stored(folder, arm, seed, recipe, accuracy=value, **overlap)
+    found = stored_runs.summary(stored_runs.read("cub200", tmp_path))
+    assert (found["metric"], found["seeds"], found["rounding"], found["arms"].keys()) == (
+        "accuracy", 3, 3.54, {"light"}
+    )  # fmt: skip
+    assert found["cross_entropy"]["accuracy"] == {"mean": 72.0, "deviation": 2.0, "seeds": 3}
+    light = found["arms"]["light"]
+    assert light["accuracy"] == {
+        "from": 71.0, "to": 74.0, "difference": 3.0, "low": -9.71, "high": 15.71, "seeds": [0, 1]
+    }  # fmt: skip
+    assert (light["log_loss"]["difference"], light["log_loss"]["low"]) == (-0.3, -1.57)
+    assert light["overlap_last"] == {
+        "from": 80.0, "to": 40.0, "difference": -40.0, "low": None, "high": None, "seeds": [0]
+    }  # fmt: skip
+    assert light["own_overlap_last"]["from"] == 30.0 and "insertion" not in light
+    text = stored_runs.markdown({"cub200": found})
+    assert "| cub200 | accuracy | 3 | 72.0 ± 2.0 | 3.54 | " in text
+    assert "| cub200 | light | accuracy | 2 | 71.0 | 74.0 | +3.00 | -9.71 to +15.71 |" in text
+    effects.plot({"cub200": found}, tmp_path / "effects.png")
+    assert (tmp_path / "effects.png").stat().st_size > 5000
+    assert stored_runs.summary(stored_runs.read("scenes", tmp_path)) is None
 
 
-@pytest.mark.parametrize("arm", accuracy.ABLATIONS)
+@pytest.mark.parametrize(
+    ("arm", "changes", "message"),
+    [
+        ("default", {"objective": None}, "its objective, None, is not what default stands for"),
+        ("light", {"config": {"epochs": 4}}, "it was run with epochs=4, cub200 now has 3"),
+        ("light", {"config": {"optimizer": {"weight_decay": 0.02}}}, "it was run with optimizer.weight_decay=0.02"),
+    ],
+)
+def test_runs_of_another_recipe_or_objective_are_refused(arm, changes, message, tmp_path, recipe):
+    config = recipe | changes.pop("config", {})
+    stored(tmp_path / "cub200", arm, 1, config, accuracy=0.7, **changes)
+    with pytest.raises(SystemExit, match=f"{arm}-1.json: {message}"):
+        stored_runs.read("cub200", tmp_path)
+
+
+def test_runs_of_unknown_arms_are_refused(tmp_path, recipe):
+    stored(tmp_path / "cub200", "icasc", 0, recipe, accuracy=0.7, objective=None)
+    with pytest.raises(SystemExit, match="icasc is no arm; expected one of cross_entropy, default, light, paper"):
+        stored_runs.read("cub200", tmp_path)
+
+
+@pytest.mark.parametrize("arm", experiments.ARMS)
 def test_flags_of_an_arm_make_its_objective(arm):
     config = common.get_config()
-    for flag in accuracy.objective_flags(accuracy.ABLATIONS[arm]):
-        path, value = flag.removeprefix("--config.").split("=")
+    for flag in experiments.arm_flags(arm):
+        path, value = flag.removeprefix("--").removeprefix("config.").split("=")
         *parts, last = path.split(".")
         part = functools.reduce(operator.getitem, parts, config)
         part[last] = part.get_type(last)(value)
-    assert dataclasses.asdict(resolve(config).objective) == accuracy.objective_of(arm)
+    assert resolve(config).objective_used == experiments.objective_of(arm)
 
 
-def test_stored_runs_are_those_of_the_present_experiments(monkeypatch):
-    """None is refused for its config or objective."""
-    monkeypatch.setattr(accuracy, "_RESULTS", SimpleNamespace(value=str(ROOT / "benchmarks" / "results")))
-    monkeypatch.setattr(accuracy, "_TINY", SimpleNamespace(value=False))
-    for name in accuracy.EXPERIMENTS:
-        found = accuracy.stored_runs(name)
-        assert found["cross_entropy"] and found["icasc"]
+def test_stored_runs_are_those_of_the_present_experiments():
+    """None is refused for its config or objective, and the archive has former ones to compare."""
+    for name in experiments.EXPERIMENTS:
+        stored_runs.read(name)
+    former = stored_runs.summary(stored_runs.read_archive("cub200"))
+    assert {"icasc", "margin", "outside"} <= former["arms"].keys()
 
 
-def test_archived_runs_are_compared_with_cross_entropy(tmp_path, monkeypatch):
-    """Differences of 1 and 3 points: mean 2, standard error 1, t 12.71. Their former settings are not compared."""
-    monkeypatch.setattr(accuracy, "_RESULTS", SimpleNamespace(value=str(tmp_path)))
-    monkeypatch.setattr(accuracy, "_TINY", SimpleNamespace(value=False))
-    monkeypatch.setitem(accuracy.EXPERIMENTS, "cub200", ("--epochs=3",))
-    for folder in ("cub200", "archive/cub200"):
-        (tmp_path / folder).mkdir(parents=True)
-    for file, value in (
-        ("cub200/cross_entropy-0", 0.70), ("cub200/cross_entropy-1", 0.72),
-        ("archive/cub200/margin-0", 0.71), ("archive/cub200/margin-1", 0.75),
-    ):  # fmt: skip
-        run = {"test": {"accuracy": value}, "test_loss": 0.5, "seconds": 1.0, "config": {"epochs": 3}}
-        run |= {"recipe": {"separation": "margin"}} if "margin" in file else {"objective": None}
-        (tmp_path / f"{file}.json").write_text(json.dumps(run))
-    assert accuracy.archive("cub200") == {"margin": {"difference": 2.0, "low": -10.71, "high": 14.71, "seeds": 2}}
-    assert accuracy.archive("scenes") == {}
-    (tmp_path / "archive/cub200/margin-1.json").write_text(json.dumps(run | {"config": {"epochs": 4}}))
-    with pytest.raises(SystemExit, match="margin-1.json: it was run with epochs=4, "):
-        accuracy.archive("cub200")
+def test_archived_runs_are_compared_within_one_recipe(tmp_path, recipe):
+    """Differences of 1 and 3 points: mean 2, standard error 1, t 12.71. Their objectives may have any form."""
+    folder = tmp_path / "archive" / "cub200"
+    for arm, seed, value in (("cross_entropy", 0, 0.70), ("cross_entropy", 1, 0.72), ("icasc", 0, 0.71)):
+        stored(folder, arm, seed, recipe, accuracy=value, objective=None)
+    stored(folder, "icasc", 1, recipe | {"terms": {"margin": 1}}, accuracy=0.75, objective=None)
+    found = stored_runs.summary(stored_runs.read_archive("cub200", tmp_path))["arms"]["icasc"]["accuracy"]
+    assert (found["difference"], found["low"], found["high"]) == (2.0, -10.71, 14.71)
+    stored(folder, "icasc", 2, recipe | {"image_size": 64}, accuracy=0.75, objective=None)
+    with pytest.raises(SystemExit, match="icasc-2.json differ in their recipes"):
+        stored_runs.read_archive("cub200", tmp_path)
