@@ -12,7 +12,7 @@ the same machine they give the same bits again. A finished run is stored in
 benchmarks/results/<experiment>/<arm>-<seed>.json, an interrupted one resumes.
 
 Measured besides accuracy (mAP) and log-loss, by `python -m sfocus_tf evaluate`: what relative maps show (on data of
-several labels those of the scores), and insertion and deletion on the first 256 test images. On two cores, two
+several labels those of the scores), and insertion and deletion on the first 100 test images. On two cores, two
 single-threaded runs at a time are fastest. The last line is JSON: for each experiment cross-entropy by itself, and for
 each arm the paired difference of every measure, in points (hundredths for the log-loss), with the 95 % interval of
 Student's t.
@@ -45,7 +45,7 @@ _REPEAT = flags.DEFINE_bool("repeat", False, "Run seed 0 of cross-entropy again,
 _TINY = flags.DEFINE_bool("tiny", False, "Run one epoch on a few images, as a check of the setup.")
 _PARALLEL = flags.DEFINE_integer("parallel", 2, "Number of single-threaded runs at a time.")
 _ARMS = flags.DEFINE_list("arms", ["cross_entropy", "default", "light"], f"Some of {', '.join(experiments.ARMS)}.")
-_FAITHFULNESS_IMAGES = 256
+_FAITHFULNESS_IMAGES = 100
 
 
 def arguments(experiment, arm, seed, workdir):
