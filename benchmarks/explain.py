@@ -3,11 +3,11 @@
   python benchmarks/explain.py                                                  ResNet-18, 32 pixels, batches of 64
   python benchmarks/explain.py --backbone=efficientnet_lite0 --image_size=160 --batch_size=32
 
-Timed in turns in one process: Keras' `predict`; `explain`, which adds the maps of two classes at two layers; `explain`
-with the last layer only; the same four maps by tf-keras-vis' Gradcam (which runs eagerly, one forward pass per map);
-the classifier in a bare tf.function; and the SavedModel's two signatures. Ratios are medians over the rounds. The last
-line is JSON: ratios to `predict`; `explain_to_bare`, the ratio of `explain` to the bare function; and `served`, that of
-the two signatures.
+Timed in turns in one process: Keras' `predict`; `explain`, which adds the maps of two classes at two layers, and with the
+last layer only; the same with contrast maps, of the difference of the two scores; the four maps by tf-keras-vis' Gradcam
+(which runs eagerly, one forward pass per map); the classifier in a bare tf.function; and the SavedModel's two signatures.
+Ratios are medians over the rounds. The last line is JSON: ratios to `predict`; `explain_to_bare`, the ratio of `explain`
+to the bare function; `contrast_to_explain`; and `served`, that of the two signatures.
 """
 
 import json
@@ -73,6 +73,8 @@ def main(_):
         "bare": lambda: [bare(part).numpy() for part in parts],
         "explain": lambda: model.explain(images, batch_size=batch),
         "explain_last": lambda: model.explain(images, batch_size=batch, inner=False),
+        "contrast": lambda: model.explain(images, batch_size=batch, of="contrast"),
+        "contrast_last": lambda: model.explain(images, batch_size=batch, of="contrast", inner=False),
         "tf_keras_vis": lambda: by_tf_keras_vis(classifier, explanation, images, (model.inner_layer, model.last_layer)),
         "served_scores": lambda: [served["serving_default"](images=part)["logits"].numpy() for part in parts],
         "served_explain": lambda: [
@@ -96,7 +98,8 @@ def main(_):
         print(
             f"{name:<15} {len(images) / statistics.median(times):9.1f} images/s  {result.get(name, 1):7.3f} x predict"
         )
-    result |= {"explain_to_bare": ratio("explain", "bare"), "served": ratio("served_explain", "served_scores")}
+    result |= {"explain_to_bare": ratio("explain", "bare"), "contrast_to_explain": ratio("contrast", "explain")}
+    result |= {"served": ratio("served_explain", "served_scores")}
     keys = ("backbone", "image_size", "batch_size")
     print(json.dumps(result | {key: flags.FLAGS[key].value for key in keys}))
 
