@@ -1,6 +1,7 @@
 """Explanations: the attention maps behind a classifier's answers, and the model class that computes them."""
 
 import dataclasses
+import functools
 import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -222,7 +223,7 @@ class Traced:
     def __init__(self, extractor: AttentionExtractor):
         self._extractor = extractor
         self._state: list[Any] = []
-        self._function: Any = None
+        self._functions: dict[tuple[Any, ...], Any] = {}
 
     @property
     def channels(self) -> int:
@@ -238,10 +239,18 @@ class Traced:
     ) -> "_Result":
         """Explains the chosen classes; `chosen` has labels or ids, depending on `by`."""
         state = self._network()
-        if len(state) == len(self._state) and all(map(operator.is_, state, self._state)):
-            return self._function(images, chosen, by, of, cam, inner)
-        self._function = tf.function(self._explanation, reduce_retracing=True, autograph=False)
-        result = self._function(images, chosen, by, of, cam, inner)
+        if len(state) != len(self._state) or not all(map(operator.is_, state, self._state)):
+            self._functions = {}
+        images, chosen = tf.convert_to_tensor(images), tuple(map(tf.convert_to_tensor, chosen))
+        # For batches of any size, as the last one of a split is smaller.
+        signature = [_of_any_number(tensor) for tensor in (images, *chosen)]
+        key = (by, of, cam, inner, *signature)
+        if key in self._functions:
+            return self._functions[key](images, *chosen)
+        explain = functools.partial(self._explanation, by=by, of=of, cam=cam, inner=inner)
+        function = tf.function(explain, input_signature=signature, autograph=False)
+        result = function(images, *chosen)
+        self._functions[key] = function
         self._state = self._network()  # after tracing, which may set attributes of layers
         return result
 
@@ -254,9 +263,7 @@ class Traced:
                 state += [value for name, value in vars(layer).items() if name[0] != "_"]
         return state
 
-    def _explanation(
-        self, images: tf.Tensor, chosen: tuple[tf.Tensor, ...], by: str, of: str, cam: str, inner: bool
-    ) -> "_Result":
+    def _explanation(self, images: tf.Tensor, *chosen: tf.Tensor, by: str, of: str, cam: str, inner: bool) -> "_Result":
         extractor = dataclasses.replace(self._extractor, cam=cam)
 
         def choose(scores: tf.Tensor) -> Classes:
@@ -272,6 +279,11 @@ class Traced:
         signed = [pair.target.evidence - pair.rival.evidence for pair in layers] if cam in LINEAR else []
         sides = [LayerMaps(tf.nn.relu(evidence), tf.nn.relu(-evidence)) for evidence in signed]
         return _Result(Explanation(scores, classes.target, classes.rival, *pairs), sides, classes.valid)
+
+
+def _of_any_number(tensor: tf.Tensor) -> tf.TensorSpec:
+    """The kind of a tensor, but for its first dimension."""
+    return tf.TensorSpec(tf.TensorShape([None]).concatenate(tensor.shape[1:]), tensor.dtype)
 
 
 class _Result(NamedTuple):
