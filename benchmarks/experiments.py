@@ -13,7 +13,7 @@ from sfocus_tf.losses import objective
 _CIFAR10 = ("--dataset=folder", "--backbone=resnet20", "--config.image_size=32", "--config.optimizer.schedule=cosine")
 EXPERIMENTS = {
     "birds100": (
-        "--dataset=folder:photos", "--config.image_size=112", "--config.test_image_size=144", "--epochs=8",
+        "--dataset=folder:photos", "--config.image_size=112", "--config.test_image_size=128", "--epochs=8",
         "--config.min_crop_area=0.3",
     ),
     # The usual weight decay, 5e-4 as an L2 term.
