@@ -3,11 +3,11 @@
   python benchmarks/explain.py                                                  ResNet-18, 32 pixels, batches of 64
   python benchmarks/explain.py --backbone=efficientnet_lite0 --image_size=160 --batch_size=32
 
-Timed in turns in one process: Keras' `predict`; `explain`, which adds the maps of two classes at two layers, and with the
-last layer only; the same with contrast maps, of the difference of the two scores; the four maps by tf-keras-vis' Gradcam
-(which runs eagerly, one forward pass per map); the classifier in a bare tf.function; and the SavedModel's two signatures.
-Ratios are medians over the rounds. The last line is JSON: ratios to `predict`; `explain_to_bare`, the ratio of `explain`
-to the bare function; `contrast_to_explain`; and `served`, that of the two signatures.
+Timed in turns in one process: Keras' `predict`; `explain`, which adds the maps of two classes at two layers, and with
+the last layer only; the same with contrast maps, of the difference of the two scores; the four maps by tf-keras-vis'
+Gradcam (which runs eagerly, one forward pass per map); the classifier in a bare tf.function; and the SavedModel's two
+signatures. Ratios are medians over the rounds. The last line is JSON: ratios to `predict`; `explain_to_bare`, the ratio
+of `explain` to the bare function; `contrast_to_explain`; and `served`, that of the two signatures.
 """
 
 import json

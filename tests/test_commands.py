@@ -34,11 +34,11 @@ def folder_of_images(root, count=6, size=SIZE):
 
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory):
-    """MobileNetV2 with its softmax, trained by plain Keras on pixels from -1 to 1 and saved; with its data."""
+    """MobileNet with its softmax, trained by plain Keras on pixels from -1 to 1 and saved; with its data."""
     root = tmp_path_factory.mktemp("stranger")
     data_dir = folder_of_images(root / "data")
     keras.utils.set_random_seed(0)
-    model = keras.applications.MobileNetV2(weights=None, input_shape=(SIZE, SIZE, 3), alpha=0.35, classes=2)
+    model = keras.applications.MobileNet((SIZE, SIZE, 3), alpha=0.25, weights=None, classes=2)
     model.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy")
     data = sf.data.load("folder", "train", data_dir=data_dir, batch_size=6, image_size=SIZE)
     images, labels = (np.concatenate(part) for part in zip(*data.batches.as_numpy_iterator(), strict=True))

@@ -10,44 +10,57 @@ import numpy as np
 import pytest
 
 import sfocus_tf as sf
-from sfocus_tf import backbones
 from tests.conftest import LABELS, PAPER, ROOT, compiled, random_images, tiny_classifier
 
 FRESH = """
 import sys, keras, numpy as np, sfocus_tf
 from tests.conftest import LABELS, random_images
-keras.utils.set_random_seed(7)
-model = keras.models.load_model(sys.argv[1])
-model.fit(random_images(6), LABELS, batch_size=3, initial_epoch=2, epochs=4, shuffle=False, verbose=0)
-np.savez(sys.argv[2], *model.get_weights(), step=int(model.optimizer.iterations))
+for path in sys.argv[1:]:
+    keras.utils.set_random_seed(7)
+    model = keras.models.load_model(path)
+    model.fit(random_images(6), LABELS, batch_size=3, initial_epoch=2, epochs=4, shuffle=False, verbose=0)
+    np.savez(path.replace(".keras", ".npz"), *model.get_weights(), step=int(model.optimizer.iterations))
 """
 
 
-@pytest.mark.parametrize("steps", [None, 8])
-def test_a_saved_model_trains_on_in_a_fresh_process(steps, tmp_path):
-    """In the middle of the terms' warm-up and ramp, 3 and 4 of its 8 steps."""
+def with_random_state():
+    """A small classifier with normalisation and dropout."""
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3, padding="same")(inputs))
+    x = keras.layers.Conv2D(6, 3, 2, padding="same")(keras.layers.ReLU()(x))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(keras.layers.BatchNormalization()(x)))
+    return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Dropout(0.5)(x)))
+
+
+def test_saved_models_train_on_in_a_fresh_process(tmp_path):
+    """With and without a number of steps."""
+    models = {
+        tmp_path / f"{steps}.keras": saved_in_mid_schedule(steps, tmp_path / f"{steps}.keras") for steps in (None, 8)
+    }
+    subprocess.run([sys.executable, "-c", FRESH, *map(str, models)], check=True, cwd=ROOT)
+    for path, model in models.items():
+        model.fit(random_images(6), LABELS, batch_size=3, initial_epoch=2, epochs=4, shuffle=False, verbose=0)
+        fresh = np.load(path.with_suffix(".npz"))
+        assert int(fresh["step"]) == int(model.optimizer.iterations) == 8
+        for number, weight in enumerate(model.get_weights()):
+            np.testing.assert_allclose(fresh[f"arr_{number}"], weight, rtol=1e-5, atol=1e-6)
+
+
+def saved_in_mid_schedule(steps, path):
+    """A model saved in the middle of the terms' warm-up and ramp, 3 and 4 of its 8 steps, and loaded again."""
     images = random_images(6)
     term = sf.Term(0.7, warmup=0.375, ramp=0.5)
-    classifier = backbones.create("resnet8", 3, 8, dropout=0.5)
+    classifier = with_random_state()
     model = sf.SharpenFocus(classifier, sf.Objective(last=term, of="relative", theta=0.6, steps=steps))
     compiled(model, metrics=["accuracy"])
     stop = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: setattr(model, "stop_training", epoch == 1))
     model.fit(images, LABELS, batch_size=3, epochs=4, shuffle=False, verbose=0, callbacks=[stop])
     model.set_term_weight("consistency", 0.25)
-    path = tmp_path / "model.keras"
     model.save(path)
-
     loaded = keras.models.load_model(path, safe_mode=True)
     assert {**loaded.get_config(), "classifier": None} == {**model.get_config(), "classifier": None}
     keras.tree.map_structure(np.testing.assert_array_equal, model.explain(images), loaded.explain(images))
-
-    result = tmp_path / "weights.npz"
-    subprocess.run([sys.executable, "-c", FRESH, str(path), str(result)], check=True, cwd=ROOT)
-    model.fit(images, LABELS, batch_size=3, initial_epoch=2, epochs=4, shuffle=False, verbose=0)
-    fresh = np.load(result)
-    assert int(fresh["step"]) == int(model.optimizer.iterations) == 8
-    for number, weight in enumerate(model.get_weights()):
-        np.testing.assert_allclose(fresh[f"arr_{number}"], weight, rtol=1e-5, atol=1e-6)
+    return model
 
 
 def test_the_bare_classifier_is_trained_and_saved_with_it(tmp_path):
@@ -149,4 +162,4 @@ def test_a_file_of_version_0_1_that_can_no_longer_be_trained_is_good_for_all_els
             assert measured[key] == pytest.approx(logs[key])
         with pytest.raises(ValueError, match=f"can be used, but not trained: .*{reason}"):
             found.fit(images, LABELS, verbose=0)
-        compiled(sf.SharpenFocus(found.classifier)).fit(images, LABELS, verbose=0)  # as the message says
+    compiled(sf.SharpenFocus(again.classifier)).fit(images, LABELS, verbose=0)  # as the message says

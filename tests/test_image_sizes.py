@@ -8,11 +8,13 @@ import pytest
 import tensorflow as tf
 from sfocus_tf.configs import common
 
+import sfocus_tf as sf
 from sfocus_tf import backbones, data, saved_models, training
 from sfocus_tf.__main__ import main
 from sfocus_tf.classifier import attention_layers
 from sfocus_tf.data import augmentation
 from sfocus_tf.training import build
+from tests.conftest import tiny_classifier
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +87,10 @@ def test_explanation_and_comparison_are_of_the_test_size(finished, folder, tmp_p
     main(["explain", str(finished[0]), str(folder / "test" / "left" / "0.png"), f"--output={tmp_path / 'figures'}"])
     assert seen == {(24, 24)}
     other = tmp_path / "other"
-    training.run(config_of(folder, test_image_size=None, method="cross_entropy"), other)
+    other.mkdir()
+    sf.SharpenFocus(tiny_classifier(2, 16)).save(other / "last.keras")  # as if trained and tested at 16 pixels
+    settings = {"dataset": "folder", "data_dir": str(folder), "method": "cross_entropy", "image_size": 16}
+    (other / "config.json").write_text(json.dumps(settings))
     main(["compare", str(other), str(finished[0]), f"--output={tmp_path / 'page.html'}"])
     assert "8 images" in (tmp_path / "page.html").read_text()
 

@@ -70,8 +70,17 @@ LAYERS = {
 @pytest.fixture
 def model(request):
     keras.backend.clear_session(free_memory=False)  # names of layers are numbered
+    keras.utils.set_random_seed(0)
     classifier = {**networks.TRANSFORMERS, **networks.CONVOLUTIONAL}[request.param]()
     return sf.SharpenFocus(classifier)
+
+
+@pytest.fixture
+def eagerly():
+    """Runs without graphs, which take longer to make of so many networks than to run once."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 def images_of(model, count=4, scale=1):
@@ -79,7 +88,7 @@ def images_of(model, count=4, scale=1):
 
 
 @pytest.mark.parametrize(("model", "expected"), LAYERS.items(), indirect=["model"], ids=list(LAYERS))
-def test_layers_and_maps(model, expected):
+def test_layers_and_maps(model, expected, eagerly):
     inner, last, inner_size, last_size = expected
     assert (model.inner_layer, model.last_layer) == (inner, last)
     found = model.explain(images_of(model, 8))
