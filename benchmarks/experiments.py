@@ -23,7 +23,7 @@ EXPERIMENTS = {
     ),
     "voc2012": (
         "--dataset=voc2012", "--config.image_size=128", "--config.test_image_size=224", "--epochs=20",
-        "--config.min_crop_area=0.3",
+        "--config.min_crop_area=0.08",
     ),
     "cub200": (
         "--dataset=cub200", "--config.image_size=128", "--config.test_image_size=160", "--batch_size=16",
