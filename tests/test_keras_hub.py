@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import sfocus_tf as sf
-from tests.conftest import compiled, random_images
+from tests.conftest import crossentropy, random_images
 
 networks = pytest.importorskip("benchmarks.keras_hub_networks", reason="KerasHub is not installed")
 
@@ -135,9 +135,9 @@ TRAINED = [
 @pytest.mark.parametrize("model", TRAINED, indirect=True)
 def test_training_and_saving(model, tmp_path):
     """The attention terms count in every step; the loss of classification falls."""
-    model = compiled(
-        sf.SharpenFocus(model.classifier, sf.objective("paper")), 0.02, run_eagerly=True
-    )  # faster than a graph of so many
+    objective = sf.objective("paper", inner=0.1, last=0.1, consistency=0.1)
+    model = sf.SharpenFocus(model.classifier, objective)
+    model.compile(keras.optimizers.Adam(1e-3), crossentropy(), run_eagerly=True)  # a graph of so many takes longer
     images, labels = images_of(model), np.array([0, 1, 2, 1])
     before = model.train_on_batch(images, labels, return_dict=True)
     for _ in range(2):
