@@ -1,4 +1,4 @@
-.PHONY: test fast lint
+.PHONY: test fast lint docs
 
 test:  ## all tests, on two cores
 	python -m pytest -n 2
@@ -10,3 +10,6 @@ lint:  ## style and types
 	ruff check .
 	ruff format --check .
 	mypy
+
+docs:  ## the documentation site, in site/
+	mkdocs build --strict

@@ -10,7 +10,7 @@ Recipe: AdamW 5e-4, cosine decay over 20 epochs; `:resnet50` SGD 0.01 with momen
 Time, cross-entropy and the paper's losses (the default costs less), estimated by benchmarks/hours.py: 2.3 and 2.8 hours
     on 2 CPU cores, under 0.1 hours on a V100; `:resnet50` 226 and 277 hours on 2 CPU cores, 1.4 and 1.7 hours on a
     V100.
-Measured here, on the first 10 classes: README ("Does it gain?"). On the full set: not measured.
+Measured here, on the first 10 classes: docs/results.md. On the full set: not measured.
 """
 
 import ml_collections
