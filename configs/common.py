@@ -15,7 +15,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.dataset = "scenes"  # a name of sfocus_tf.data.names(), or tfds:<name>
     config.data_dir = config_dict.placeholder(str)  # folder of the data; scenes needs none
-    config.method = "icasc"  # icasc, or cross_entropy: the same without the attention losses
+    config.method = "icasc"  # icasc; cross_entropy, the same without the attention losses; or both, compared
     config.seed = 0  # seed of initial weights, data order and augmentation
     config.deterministic = False  # bit-identical runs; slower on GPUs
     config.precision = "float32"  # float32, mixed_float16 or mixed_bfloat16

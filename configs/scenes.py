@@ -25,4 +25,6 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 5e-3
     config.optimizer.weight_decay = 1e-2
+    if not variant:
+        config.method = "both"  # the demonstration: cross-entropy and ICASC side by side
     return common.varied(config, variant)

@@ -2,7 +2,7 @@
 
 from sfocus_tf.evaluation.comparison import Comparison, compare
 from sfocus_tf.report.callback import AttentionImages
-from sfocus_tf.report.figure import attention_figure, contrast_figure, contrast_overlay, overlay
+from sfocus_tf.report.figure import attention_figure, comparison_figure, contrast_figure, contrast_overlay, overlay
 from sfocus_tf.report.page import comparison_page
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Comparison",
     "attention_figure",
     "compare",
+    "comparison_figure",
     "comparison_page",
     "contrast_figure",
     "contrast_overlay",

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from scipy import special
 
 from sfocus_tf.attention import Explanation
-from sfocus_tf.evaluation import region_iou
+from sfocus_tf.evaluation import Evaluation, region_iou
 
 # Blue and vermilion of Okabe and Ito's palette, which is safe for colour-blind readers.
 TARGET_COLOUR, RIVAL_COLOUR = (0, 114, 178), (213, 94, 0)
@@ -113,6 +113,39 @@ def contrast_figure(
             )
             axis.set_title(f"{layer} layer\n{share}", fontsize=8)
             _draw_scale(figure, axis, max(float(side.max()) for side in sides))
+    return figure
+
+
+def comparison_figure(
+    images: Sequence[np.ndarray], numbers: Sequence[int], a: Evaluation, b: Evaluation, names: tuple[str, str]
+) -> Figure:
+    """Draws images, two in a row, each with the last layer's contrast maps of two models beside it.
+
+    Args:
+        images: images of the split, each `[height, width, 3]` in [0, 255].
+        numbers: their numbers in the split.
+        a: evaluation of the first model on that split.
+        b: evaluation of the second.
+        names: names of the models.
+
+    Returns:
+        The figure; titles have what each model answers, and the rival's share of the evidence.
+    """
+    figure, axes = _grid(-(-len(images) // 2), 6, width=2.6)
+    for axis in axes.flat[3 * len(images) :]:
+        axis.axis("off")
+    for (at_image, *at_maps), number, image in zip(axes.reshape(-1, 3), numbers, images, strict=False):
+        at_image.imshow(image)
+        at_image.set_title(f"label:\n{a.named_label(number)}", fontsize=8)
+        for axis, model, name in zip(at_maps, (a, b), names, strict=True):
+            assert model.contrast is not None
+            one = model.contrast.rows(number)
+            axis.imshow(contrast_overlay(image, one.last.target, one.last.rival))
+            right = "right" if model.correct()[number] else "wrong"
+            answer = model.class_names[int(one.scores.argmax())]
+            share = model.confusion["rival_share_last"][number]
+            for_rival = "no evidence" if np.isnan(share) else f"{_percent(share)} for {model.class_names[one.rival]}"
+            axis.set_title(f"{name}: {answer} ({right})\n{for_rival}", fontsize=8)
     return figure
 
 

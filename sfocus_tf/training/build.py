@@ -16,20 +16,27 @@ from sfocus_tf.training.config import Config
 def splits(config: Config) -> dict[str, Data]:
     """The splits of the dataset: "train", "test", and "validation" if the config holds images out for it."""
     names = ("train", "validation", "test") if config.validation_fraction else ("train", "test")
-    options: dict[str, Any] = {
-        "data_dir": config.data_dir,
-        "batch_size": config.batch_size,
-        "augmentation": config.augmentation,
-        "min_crop_area": config.min_crop_area,
-        "center_crop": config.center_crop,
-        "validation_fraction": config.validation_fraction,
-        "examples": config.examples,
-        "skip_corrupt": config.skip_corrupt,
-        "check_images": config.check_images,
-        "seed": config.seed,
-    }
-    sizes = dict.fromkeys(names, config.test_image_size or config.image_size) | {"train": config.image_size}
-    return {name: data.load(config.dataset, name, image_size=size, **options) for name, size in sizes.items()}
+    return {name: split(config, name) for name in names}
+
+
+def split(config: Config, name: str, regions: bool = False) -> Data:
+    """One split of the dataset; `regions` as in `sfocus_tf.data.load`."""
+    return data.load(
+        config.dataset,
+        name,
+        data_dir=config.data_dir,
+        batch_size=config.batch_size,
+        image_size=config.image_size if name == "train" else config.test_image_size or config.image_size,
+        augmentation=config.augmentation,
+        min_crop_area=config.min_crop_area,
+        center_crop=config.center_crop,
+        validation_fraction=config.validation_fraction,
+        examples=config.examples,
+        skip_corrupt=config.skip_corrupt,
+        check_images=config.check_images,
+        seed=config.seed,
+        regions=regions,
+    )
 
 
 def start(config: Config) -> saved_models.SavedModel | None:

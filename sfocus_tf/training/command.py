@@ -17,6 +17,8 @@ import sfocus_tf.configs
 from sfocus_tf import startup
 from sfocus_tf.errors import unknown
 from sfocus_tf.training import interruption
+from sfocus_tf.training.both import run_both
+from sfocus_tf.training.config import BOTH
 from sfocus_tf.training.results import table
 from sfocus_tf.training.run import run
 
@@ -26,7 +28,8 @@ _HELP = """Trains an image classifier with attention supervision (ICASC), or wit
   {0} --dataset=voc2012 --data_dir=<folder>        the recipe in configs/voc2012.py
   {0} --dataset=folder --data_dir=<folder>         your own images: {{train,test}}/<class>/*.jpg
   {0} --dataset=voc2012:tiny --data_dir=<folder>   any recipe in a minute, to check that it runs
-  {0} --method=cross_entropy                       the baseline, without attention supervision
+  {0} --method=icasc                               attention supervision; cross_entropy: the baseline;
+                                                    both: one after the other, and a comparison
   {0} --config.optimizer.learning_rate=0.01        any setting of configs/common.py
   {0} --strategy=mirrored --devices=GPU:0,GPU:1    several GPUs; several machines: docs/scaling.md
   {0} --config=my_config.py                        a config of your own
@@ -62,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
             return
         config, workdir = parsed(argv)
         startup.find_gpus()
-        results = run(config, workdir)
+        text = run_both(config, workdir) if config.method == BOTH else _one(config, workdir)
     except interruption.StoppedError as error:
         _leave(f"{error}. Run the same command again to resume.", interruption.INTERRUPTED)
     except interruption.WorkerLostError as error:
@@ -72,8 +75,14 @@ def main(argv: list[str] | None = None) -> None:
         )
     except (ValueError, OSError, ImportError, FloatingPointError, flags.Error) as error:
         _leave(str(error), 1)
-    if results is not None:
-        print(f"\n{table(results)}\n\nresults, checkpoints and attention.png: {workdir}", flush=True)
+    if text is not None:
+        print(f"\n{text}", flush=True)
+
+
+def _one(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str | None:
+    """Runs one method; a text about the results, `None` for a worker that is not the chief."""
+    results = run(config, workdir)
+    return None if results is None else f"{table(results)}\n\nresults, checkpoints and attention.png: {workdir}"
 
 
 def parsed(argv: list[str]) -> tuple[ml_collections.ConfigDict, pathlib.Path]:
@@ -129,7 +138,7 @@ def _flags(config: ml_collections.ConfigDict | None, argv: list[str]) -> flags.F
         config_flags.DEFINE_config_dict("config", config, help_of_config, flag_values=values, sys_argv=argv)
     text("dataset", "A config in configs/, <config>:<variant> (every config has :tiny), or tfds:<name>.", "scenes")
     text("workdir", "Folder for the results; default: runs/<dataset>-<method>-<seed>.")
-    text("method", "icasc (attention supervision) or cross_entropy (the baseline).")
+    text("method", "icasc (attention supervision), cross_entropy (the baseline), or both, which are compared.")
     text("objective", "Attention losses: default, light or paper (--config.objective.name).")
     text("data_dir", "Folder of the dataset.")
     text("backbone", "Network, e.g. resnet20, efficientnet_lite0 or ResNet50.")

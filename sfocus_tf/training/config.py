@@ -13,6 +13,7 @@ from sfocus_tf.errors import unknown
 from sfocus_tf.losses import Objective, Term, objective
 
 METHODS = ("icasc", "cross_entropy")
+BOTH = "both"  # one after the other, by `run_both`
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "step", "constant")
 _PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
@@ -146,8 +147,12 @@ def _objective(config: ml_collections.ConfigDict) -> Objective:
 def _check_names(config: ml_collections.ConfigDict) -> None:
     """Raises a `ValueError` for an unknown name."""
     backbones.check(config.backbone, "imagenet" if config.weights == "imagenet" else None)
+    if config.method == BOTH:
+        raise ValueError(
+            f"method='both': expected {' or '.join(METHODS)} for one run; train.py --method=both does both."
+        )
     for key, value, valid in (
-        ("method", config.method, METHODS),
+        ("method", config.method, (*METHODS, BOTH)),
         ("config.optimizer.name", config.optimizer.name, OPTIMIZERS),
         ("config.optimizer.schedule", config.optimizer.schedule, SCHEDULES),
         ("strategy", config.strategy, distribution.STRATEGIES),

@@ -1,0 +1,123 @@
+"""`--method=both`: trains cross-entropy and ICASC by the same recipe, and compares them on the test images."""
+
+import functools
+import pathlib
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from sfocus_tf import evaluation, report, saved_models
+from sfocus_tf.data import Data
+from sfocus_tf.evaluation import Evaluation
+from sfocus_tf.training import build, checkpoints
+from sfocus_tf.training.config import METHODS, resolve
+from sfocus_tf.training.run import run
+
+NAMES = {"cross_entropy": "cross-entropy", "icasc": "ICASC"}
+# Measures in the table, with their headings; the page has all.
+_SHOWN = {
+    "accuracy": "accuracy",
+    "mAP": "mAP",
+    "overlap_last": "overlap of target's and rival's evidence",
+    "rival_share_last": "evidence that speaks for the rival",
+    "pointing_last": "evidence points at the object",
+    "part_pointing_last": "evidence points at the part that tells classes apart",
+    "inside_region": "inner attention inside the last layer's region",
+}
+_IMAGES = 6
+
+
+def run_both(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> str | None:
+    """Trains both methods, in `<workdir>/cross_entropy` and `<workdir>/icasc`, and writes what differs beside them.
+
+    Writes `comparison.html`, a page of all measures and of the images whose answers changed, and `comparison.png`, what
+    speaks for the label and what for its rival in a few of them. Finished runs are not repeated.
+
+    Args:
+        config: a config with every key of `configs/common.py`; its `method` is ignored.
+        workdir: the folder; created if it does not exist.
+
+    Returns:
+        A table for the terminal; `None` for a worker that is not the chief.
+
+    Raises:
+        As `sfocus_tf.training.run`.
+    """
+    folder = pathlib.Path(workdir).expanduser()
+    finished: dict[str, Any] = {}
+    for method in reversed(METHODS):
+        config.method = method
+        print(f"\n{NAMES[method]}:", flush=True)
+        finished[method] = run(config, folder / method)
+    if None in finished.values():
+        return None
+    test = build.split(resolve(config), "test", regions=True)
+    of = "score" if test.multi_label else "relative"
+    evaluations = {
+        method: evaluation.evaluate(saved_models.find(folder / method).load(), test, of=of) for method in finished
+    }
+    plain, ours = evaluations["cross_entropy"], evaluations["icasc"]
+    names = (NAMES["cross_entropy"], NAMES["icasc"])
+    comparison = report.compare(plain, ours)
+    page = report.comparison_page(plain, ours, functools.partial(_images, test), names, f"{config.dataset}, test split")
+    checkpoints.write_text(folder / "comparison.html", page)
+    chosen = _examples(comparison, plain, ours)
+    images = _images(test, chosen)
+    figure = report.comparison_figure([images[number] for number in chosen], chosen, plain, ours, names)
+    figure.savefig(folder / "comparison.png", dpi=110)
+    return f"{_table(comparison, names)}\n\n{_next_commands(folder)}"
+
+
+def _examples(comparison: report.Comparison, plain: Evaluation, ours: Evaluation) -> list[int]:
+    """Numbers of a few images: some whose answers changed for better and for worse, the others right in both."""
+    right = np.flatnonzero(plain.correct() & ours.correct() & plain.valid & ours.valid)
+    chosen = [int(number) for group in (comparison.mended, comparison.broken) for number in group[:2]]
+    spread = right[np.linspace(0, len(right) - 1, _IMAGES - len(chosen)).astype(int)] if len(right) else right
+    return sorted({*chosen, *map(int, spread)})
+
+
+def _images(test: Data, numbers: Any) -> dict[int, np.ndarray]:
+    """Images of the test split by number, as uint8."""
+    wanted, first = {int(number) for number in numbers}, 0
+    images: dict[int, np.ndarray] = {}
+    for batch in test.batches.as_numpy_iterator():
+        count = len(batch["image"])
+        images |= {n: batch["image"][n - first].astype(np.uint8) for n in wanted & {*range(first, first + count)}}
+        first += count
+    return images
+
+
+def _table(comparison: report.Comparison, names: tuple[str, str]) -> str:
+    """The measures of both, with intervals of their differences."""
+    width = max(len(heading) for heading in _SHOWN.values())
+    lines = [f"{'':<{width}}  {names[0]:>13}  {names[1]:>7}  difference, 95 % interval"]
+    for difference in comparison.differences:
+        if difference.name in _SHOWN:
+            change, low, high = (100 * x for x in (difference.b - difference.a, difference.low, difference.high))
+            chance = "  within chance" if low <= 0 <= high else ""
+            values = f"{100 * difference.a:>11.1f} %  {100 * difference.b:>5.1f} %"
+            lines.append(
+                f"{_SHOWN[difference.name]:<{width}}  {values}  {change:+.1f} ({low:+.1f} to {high:+.1f}){chance}"
+            )
+    lines.append(
+        f"\nICASC is right where cross-entropy is wrong {len(comparison.mended)} times, and wrong where it is right "
+        f"{len(comparison.broken)} times.\nThe intervals are over the test images, for these two networks alone; "
+        "other seeds give other networks."
+    )
+    return "\n".join(lines)
+
+
+def _next_commands(folder: pathlib.Path) -> str:
+    """What to try next."""
+    return "\n".join(
+        [
+            f"what speaks for a class, what for its rival: {folder / 'comparison.png'}",
+            f"every measure, and the images that changed:  {folder / 'comparison.html'}",
+            "",
+            "next:",
+            f"  python -m sfocus_tf explain {folder / 'icasc'} photo.jpg       why this class and not its rival",
+            f"  python -m sfocus_tf evaluate {folder / 'icasc'}                all measures, class by class",
+            "  python train.py --dataset=folder:photos --data_dir=<folder>   your own images",
+        ]
+    )
