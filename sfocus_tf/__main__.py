@@ -69,7 +69,12 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--examples", type=_positive, metavar="N", help="maximum number of images; by default as in training"
         )
-        command.add_argument("--faithfulness", action="store_true", help="measure insertion and deletion too (slow)")
+        command.add_argument(
+            "--faithfulness",
+            action="store_true",
+            help="measure insertion and deletion too (slow): of the target's probability,\nor with --of=contrast of "
+            "the target against its rival",
+        )
     return main_parser
 
 

@@ -130,6 +130,8 @@ def test_measures_of_contrast_maps():
     summary = found.summary()
     for name in ("rival_share", "contrast_pointing", "contrast_part_pointing"):
         assert 0 <= summary[f"{name}_last"] <= 1 and 0 <= summary[f"{name}_inner"] <= 1
+    assert 0 < summary["insertion"] < 1 and "contrast_insertion" not in summary
+    summary = evaluation.evaluate(model, data, faithfulness_steps=2, of="contrast").summary()
     for name in ("contrast_insertion", "contrast_deletion"):
         assert 0 < summary[name] < 1
 

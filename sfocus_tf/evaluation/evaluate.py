@@ -33,8 +33,9 @@ class Evaluation:
         pairs: `[pairs, 2]`, image and class for every class of an image whose location is known.
         localisation: metric -> `[pairs]`; see `sfocus_tf.evaluation.localisation`.
         faithfulness: metric -> `[images]`, for the labelled class at the last layer; see
-            `sfocus_tf.evaluation.faithfulness`. Those of "contrast" measure the probability of the labelled class
-            against the rival alone, `sigmoid(Y_T - Y_C)`. Empty unless requested.
+            `sfocus_tf.evaluation.faithfulness`. Of "contrast" maps it is `contrast_insertion` and `contrast_deletion`,
+            of the probability of the labelled class against the rival alone, `sigmoid(Y_T - Y_C)`. Empty unless
+            requested.
         contrast: contrast maps of the same classes: what speaks for the labelled class, and what for its rival.
     """
 
@@ -206,7 +207,7 @@ def _measure_batch(
     result["confusion/inside_region"] = overlap.inside_region(explanation.inner.target, explanation.last.target)
     result |= _localise(model, batch, explanation, contrast, valid, of)
     if steps:
-        result |= _faithfulness(model, images, explanation, contrast, steps)
+        result |= _faithfulness(model, images, explanation, steps, of)
     return explanation, contrast, result
 
 
@@ -221,30 +222,29 @@ def _explained(
 
 
 def _faithfulness(
-    model: SharpenFocus, images: np.ndarray, explanation: Explanation, contrast: Explanation, steps: int
+    model: SharpenFocus, images: np.ndarray, explanation: Explanation, steps: int, of: str
 ) -> dict[str, np.ndarray]:
-    """Insertion and deletion by the last layer's maps: of the target's probability, and of that against the rival."""
+    """Insertion and deletion by the last layer's maps, of what these explain: of "contrast", target against rival."""
 
     def probabilities(changed: np.ndarray) -> np.ndarray:
         scores = keras.ops.cast(model.predict_on_batch(changed), "float32")
         squash = keras.ops.sigmoid if model.multi_label else keras.ops.softmax
         return keras.ops.convert_to_numpy(squash(scores))
 
-    rows, first = np.arange(len(images)), np.zeros(len(images), int)
+    rows = np.arange(len(images))
 
     def against_the_rival(changed: np.ndarray) -> np.ndarray:
         scores = np.asarray(model.predict_on_batch(changed), np.float32)
-        difference = scores[rows, contrast.target] - scores[rows, contrast.rival]
+        difference = scores[rows, explanation.target] - scores[rows, explanation.rival]
         return special.expit(difference)[:, np.newaxis]
 
-    by_class = (probabilities, images, explanation.last.target, explanation.target, steps)
-    by_contrast = (against_the_rival, images, contrast.last.target - contrast.last.rival, first, steps)
-    return {
-        "faithfulness/insertion": faithfulness.insertion(*by_class),
-        "faithfulness/deletion": faithfulness.deletion(*by_class),
-        "faithfulness/contrast_insertion": faithfulness.insertion(*by_contrast),
-        "faithfulness/contrast_deletion": faithfulness.deletion(*by_contrast),
-    }
+    maps = explanation.last
+    if of == "contrast":
+        given = (against_the_rival, images, maps.target - maps.rival, np.zeros(len(images), int), steps)
+        prefix = "faithfulness/contrast_"
+    else:
+        given, prefix = (probabilities, images, maps.target, explanation.target, steps), "faithfulness/"
+    return {f"{prefix}insertion": faithfulness.insertion(*given), f"{prefix}deletion": faithfulness.deletion(*given)}
 
 
 def _by_layer(explanation: Explanation) -> dict[str, LayerMaps]:
