@@ -79,7 +79,7 @@ def get_config() -> ml_collections.ConfigDict:
 
 def fine_tune(config: ml_collections.ConfigDict) -> None:
     """Fine-tunes all of EfficientNet-Lite0 from ImageNet weights: the recipe for a few hundred photos or more."""
-    config.image_size = 160
+    config.image_size = 128
     config.backbone = "efficientnet_lite0"
     config.weights = "imagenet"
     config.batch_size = 32

@@ -23,6 +23,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
 
 def _photos(config: ml_collections.ConfigDict) -> None:
     common.fine_tune(config)
+    config.test_image_size = 160
+    config.min_crop_area = 0.3
     config.augmentation = "random_resized_crop"
     config.epochs = 20
     config.optimizer.schedule = "cosine"

@@ -1,6 +1,7 @@
 """Generated look-alike classes, from scratch: training without external data.
 
-Command: python train.py
+Command: python train.py, which trains cross-entropy and ICASC and compares them
+    one of them: --method=icasc or --method=cross_entropy
 Data: none needed. 4,096 images of 48 pixels in 16 classes, in pairs that differ only in a small mark; a patch in the
     background goes with the mark in 80 % of the training images, but only half of the test images. See
     `sfocus_tf/data/scenes.py`.
