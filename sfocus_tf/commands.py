@@ -1,16 +1,14 @@
 """The commands of `python -m sfocus_tf`: explain, evaluate, compare and export saved classifiers."""
 
 import argparse
-import functools
 import itertools
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 
 from sfocus_tf import data, evaluation, report, saved_models
 from sfocus_tf.attention import CAMS, LINEAR
@@ -105,8 +103,7 @@ def compare(arguments: argparse.Namespace) -> None:
     ]
     evaluations = (_evaluated(arguments, *models[0]), _evaluated(arguments, *models[1]))
     dataset = f"{settings['name']}, {settings['split']} split{_kind_of_maps(arguments)}"
-    images = functools.partial(_images, models[0][1])
-    page = report.comparison_page(*evaluations, images, (names[0], names[1]), dataset)
+    page = report.comparison_page(*evaluations, models[0][1].images, (names[0], names[1]), dataset)
     output.write_text(page, encoding="utf-8")
     for name, result in zip(names, evaluations, strict=True):
         metric, value = result.headline()
@@ -123,17 +120,6 @@ def _modes(preprocessing: str, saved: list[SavedModel]) -> tuple[str, str]:
     if len(modes) == 1 and any(plain):
         return (modes[0] if plain[0] else "none", modes[0] if plain[1] else "none")
     return modes[0], modes[-1]
-
-
-def _images(split: Data, numbers: Sequence[int]) -> dict[int, np.ndarray]:
-    """Images of a split by number: only those wanted, as a whole split may not fit in memory."""
-    selected: dict[int, np.ndarray] = {}
-    first, wanted = 0, set(numbers)
-    for batch in split.batches.as_numpy_iterator():
-        images = batch["image"]
-        selected |= {first + row: images[row].astype(np.uint8) for row in range(len(images)) if first + row in wanted}
-        first += len(images)
-    return selected
 
 
 def export(arguments: argparse.Namespace) -> None:

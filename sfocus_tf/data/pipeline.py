@@ -6,6 +6,7 @@ step, whatever the number of threads.
 
 import dataclasses
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,24 @@ class Data:
         epochs = tf.data.Dataset.random(seed=self.seed, rerandomize_each_iteration=True).take(1)
         batches = self._batches_of(epochs)
         return batches.apply(tf.data.experimental.assert_cardinality(self.steps)).prefetch(tf.data.AUTOTUNE)
+
+    def images(self, numbers: Iterable[int]) -> dict[int, np.ndarray]:
+        """Some of the images by their number in the split: the whole split may not fit in memory.
+
+        Args:
+            numbers: numbers of images, in the order of `batches` outside training.
+
+        Returns:
+            Each image as uint8, `[image_size, image_size, 3]`, by number.
+        """
+        wanted, first = set(numbers), 0
+        found: dict[int, np.ndarray] = {}
+        for batch in dataclasses.replace(self, training=False, regions=True).batches.as_numpy_iterator():
+            count = len(batch["image"])
+            chosen = wanted & set(range(first, first + count))
+            found |= {number: batch["image"][number - first].astype(np.uint8) for number in chosen}
+            first += count
+        return found
 
     def epochs(self, first: int, last: int) -> tf.data.Dataset:
         """The batches of epochs `first` to `last - 1` in sequence; the same in every process."""

@@ -1,6 +1,5 @@
 """`--method=both`: trains cross-entropy and ICASC by the same recipe, and compares them on the test images."""
 
-import functools
 import pathlib
 from typing import Any
 
@@ -8,7 +7,6 @@ import ml_collections
 import numpy as np
 
 from sfocus_tf import evaluation, report, saved_models
-from sfocus_tf.data import Data
 from sfocus_tf.evaluation import Evaluation
 from sfocus_tf.training import build, checkpoints
 from sfocus_tf.training.config import METHODS, resolve
@@ -60,10 +58,10 @@ def run_both(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> 
     plain, ours = evaluations["cross_entropy"], evaluations["icasc"]
     names = (NAMES["cross_entropy"], NAMES["icasc"])
     comparison = report.compare(plain, ours)
-    page = report.comparison_page(plain, ours, functools.partial(_images, test), names, f"{config.dataset}, test split")
+    page = report.comparison_page(plain, ours, test.images, names, f"{config.dataset}, test split")
     checkpoints.write_text(folder / "comparison.html", page)
     chosen = _examples(comparison, plain, ours)
-    images = _images(test, chosen)
+    images = test.images(chosen)
     figure = report.comparison_figure([images[number] for number in chosen], chosen, plain, ours, names)
     figure.savefig(folder / "comparison.png", dpi=110)
     return f"{_table(comparison, names)}\n\n{_next_commands(folder)}"
@@ -75,17 +73,6 @@ def _examples(comparison: report.Comparison, plain: Evaluation, ours: Evaluation
     chosen = [int(number) for group in (comparison.mended, comparison.broken) for number in group[:2]]
     spread = right[np.linspace(0, len(right) - 1, _IMAGES - len(chosen)).astype(int)] if len(right) else right
     return sorted({*chosen, *map(int, spread)})
-
-
-def _images(test: Data, numbers: Any) -> dict[int, np.ndarray]:
-    """Images of the test split by number, as uint8."""
-    wanted, first = {int(number) for number in numbers}, 0
-    images: dict[int, np.ndarray] = {}
-    for batch in test.batches.as_numpy_iterator():
-        count = len(batch["image"])
-        images |= {n: batch["image"][n - first].astype(np.uint8) for n in wanted & {*range(first, first + count)}}
-        first += count
-    return images
 
 
 def _table(comparison: report.Comparison, names: tuple[str, str]) -> str:
