@@ -6,8 +6,9 @@ only half of the test images: a spurious cue. Every image comes with masks of th
 be scored exactly.
 """
 
+import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -56,15 +57,21 @@ def source(split: str, size: int = 48, examples: int | None = None, data_seed: i
     def read(number: tf.Tensor) -> Record:
         return scene(number, split, size, data_seed)
 
+    def read_drawn(number: tf.Tensor) -> Record:
+        return {key: values[number] for key, values in _drawn(split, size, count, data_seed).items()}
+
     small = 0 < count * size * size * 5 <= _KEPT_BYTES  # three colours and two masks, one byte each
-    return Source(class_names(), count, indexed_keys(np.arange(count)), _kept(read, count) if small else read)
+    return Source(class_names(), count, indexed_keys(np.arange(count)), read_drawn if small else read)
 
 
-def _kept(read: Callable[[tf.Tensor], Record], count: int) -> Callable[[tf.Tensor], Record]:
-    """Draws all images once; drawing them each epoch would take half as long as training a small network."""
-    drawn = tf.data.Dataset.range(count).map(read, num_parallel_calls=tf.data.AUTOTUNE)
-    records = drawn.batch(count).get_single_element()
-    return lambda number: {key: values[number] for key, values in records.items()}
+@functools.lru_cache(maxsize=4)
+def _drawn(split: str, size: int, count: int, data_seed: int) -> Record:
+    """All images, drawn once; drawing them each epoch would take half as long as training a small network."""
+    with tf.init_scope():  # also where a graph reads them first
+        drawn = tf.data.Dataset.range(count).map(
+            lambda number: scene(number, split, size, data_seed), num_parallel_calls=tf.data.AUTOTUNE
+        )
+        return drawn.batch(count).get_single_element()
 
 
 def scene(number: tf.Tensor, split: str, size: int = 48, data_seed: int = 0) -> Record:
