@@ -93,7 +93,7 @@ def settings(workdir, *more):
 
 def test_two_runs_on_two_devices_are_the_same_to_the_bit(tmp_path):
     folders = [tmp_path / "one", tmp_path / "other"]
-    runs = [python("train", *settings(folder, "--devices=CPU:0,CPU:1", "--epochs=2")) for folder in folders]
+    runs = [python("train", *settings(folder, "--devices=CPU:0,CPU:1", "--epochs=1")) for folder in folders]
     for printed in finished(runs):
         assert "2 replicas on 1 worker(s); 4 images per batch, 2 per replica; learning rate 0.005" in printed
     one, other = (keras.models.load_model(folder / "last.keras").get_weights() for folder in folders)

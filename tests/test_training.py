@@ -339,7 +339,7 @@ def test_objectives():
     config.objective.last.warmup = 0.5
     changed = config_module.resolve(config).objective
     assert changed.last == sf.Term(0.3, warmup=0.5, ramp=0.1) and changed.theta == 0.8
-    for name, weight in (("default", 0.015), ("paper", 1)):
+    for name, weight in (("default", 0.015), ("paper", 0.05)):
         model = sf.SharpenFocus(tiny_classifier(20), name, multi_label=True)
         (applied,) = (each for each in model.weights if each.name == "separation_last_weight")
         assert float(applied) == pytest.approx(weight)

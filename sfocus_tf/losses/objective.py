@@ -80,8 +80,9 @@ def _late(weight: float) -> Term:
 
 
 OBJECTIVES = {
-    # The paper's equations: all weights 1 from the first step, no image left out.
-    "paper": Objective("overlap", Term(1.0), Term(1.0), Term(1.0), minimum_mass=0.0, per_class=False),
+    # The paper's equations: all weights 1 from the first step, no image left out. For several labels they are meant
+    # beside a sum over the classes; with Keras' mean over them, each is divided by the number of classes.
+    "paper": Objective("overlap", Term(1.0), Term(1.0), Term(1.0), minimum_mass=0.0),
     "default": Objective("rival", _late(0.0), _late(0.3), _late(0.0)),
     "light": Objective("rival", _late(0.0), _late(0.3), _late(0.0)),
 }
