@@ -1,7 +1,7 @@
 """The experiments and arms of benchmarks/accuracy.py.
 
 Recipes, with crops and test size, were chosen for cross-entropy on validation images held out of the training images;
-see docs/gain.md.
+see docs/research-log.md.
 """
 
 import dataclasses

@@ -13,15 +13,15 @@ from sfocus_tf.training.config import METHODS, resolve
 from sfocus_tf.training.run import run
 
 NAMES = {"cross_entropy": "cross-entropy", "icasc": "ICASC"}
-# Measures in the table, with their headings; the page has all.
+# Measures in the table, with their headings; the page has all. Lines fit a terminal of 80 columns.
 _SHOWN = {
     "accuracy": "accuracy",
     "mAP": "mAP",
-    "overlap_last": "overlap of target's and rival's evidence",
-    "rival_share_last": "evidence that speaks for the rival",
-    "pointing_last": "evidence points at the object",
-    "part_pointing_last": "evidence points at the part that tells classes apart",
-    "inside_region": "inner attention inside the last layer's region",
+    "overlap_last": "target and rival overlap",
+    "rival_share_last": "evidence for the rival",
+    "pointing_last": "points at the object",
+    "part_pointing_last": "points at the telling part",
+    "inside_region": "inner layer inside region",
 }
 _IMAGES = 6
 
@@ -77,34 +77,29 @@ def _examples(comparison: report.Comparison, plain: Evaluation, ours: Evaluation
 
 def _table(comparison: report.Comparison, names: tuple[str, str]) -> str:
     """The measures of both, with intervals of their differences."""
-    width = max(len(heading) for heading in _SHOWN.values())
-    lines = [f"{'':<{width}}  {names[0]:>13}  {names[1]:>7}  difference, 95 % interval"]
+    lines = [f"{'':<26}  {names[0]:>13}  {names[1]:>7}  difference (95 % interval)"]
     for difference in comparison.differences:
         if difference.name in _SHOWN:
             change, low, high = (100 * x for x in (difference.b - difference.a, difference.low, difference.high))
-            chance = "  within chance" if low <= 0 <= high else ""
+            chance = " ~" if low <= 0 <= high else ""
             values = f"{100 * difference.a:>11.1f} %  {100 * difference.b:>5.1f} %"
-            lines.append(
-                f"{_SHOWN[difference.name]:<{width}}  {values}  {change:+.1f} ({low:+.1f} to {high:+.1f}){chance}"
-            )
-    lines.append(
-        f"\nICASC is right where cross-entropy is wrong {len(comparison.mended)} times, and wrong where it is right "
-        f"{len(comparison.broken)} times.\nThe intervals are over the test images, for these two networks alone; "
-        "other seeds give other networks."
-    )
+            lines.append(f"{_SHOWN[difference.name]:<26}  {values}  {change:+.1f} ({low:+.1f} to {high:+.1f}){chance}")
+    lines += [
+        "~ within chance. Intervals are over the test images, for these two networks",
+        "alone: it is one seed, and another gives other networks.",
+        f"Right by {names[1]} alone: {len(comparison.mended)} images; by {names[0]} alone: {len(comparison.broken)}.",
+    ]
     return "\n".join(lines)
 
 
 def _next_commands(folder: pathlib.Path) -> str:
-    """What to try next."""
-    return "\n".join(
-        [
-            f"what speaks for a class, what for its rival: {folder / 'comparison.png'}",
-            f"every measure, and the images that changed:  {folder / 'comparison.html'}",
-            "",
-            "next:",
-            f"  python -m sfocus_tf explain {folder / 'icasc'} photo.jpg       why this class and not its rival",
-            f"  python -m sfocus_tf evaluate {folder / 'icasc'}                all measures, class by class",
-            "  python train.py --dataset=folder:photos --data_dir=<folder>   your own images",
-        ]
-    )
+    """What to look at, and what to try next."""
+    plain, ours = folder / "cross_entropy", folder / "icasc"
+    steps = {
+        "see what speaks for a class, and what for its rival": folder / "comparison.png",
+        "see every measure, and the images whose answers changed": folder / "comparison.html",
+        "explain your photo": f"python -m sfocus_tf explain {ours} photo.jpg",
+        "compare maps of the scores themselves": f"python -m sfocus_tf compare {plain} {ours}",
+        "train on your images": "python train.py --dataset=folder:photos --data_dir=<folder>",
+    }
+    return "\n".join(f"{what}:\n  {how}" for what, how in steps.items())
