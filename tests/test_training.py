@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -19,6 +20,7 @@ from sfocus_tf.configs import common
 
 import sfocus_tf as sf
 from sfocus_tf import data, losses, training
+from sfocus_tf.training import both as both_methods
 from sfocus_tf.training import build, checkpoints
 from sfocus_tf.training import config as config_module
 from sfocus_tf.training.workdir import WorkdirError, prepare
@@ -214,6 +216,12 @@ def test_both_methods_are_compared(both, small):
     assert PIL.Image.open(workdir / "comparison.png").width > 800
     again = run(small, workdir, "--method=both", "--epochs=1").stdout
     assert line in again and "epoch 1/1" not in again, "finished runs are not repeated"
+
+
+def test_images_of_the_comparison_where_no_answer_is_right():
+    wrong = SimpleNamespace(correct=lambda: np.zeros(9, bool), valid=np.ones(9, bool), labels=np.zeros(9, int))
+    comparison = SimpleNamespace(mended=np.array([], int), broken=np.array([], int))
+    assert both_methods._examples(comparison, wrong, wrong) == [0, 1, 3, 4, 6, 8]
 
 
 def test_both_methods_are_no_single_run():

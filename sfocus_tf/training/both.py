@@ -70,8 +70,9 @@ def run_both(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> 
 def _examples(comparison: report.Comparison, plain: Evaluation, ours: Evaluation) -> list[int]:
     """Numbers of a few images: some whose answers changed for better and for worse, the others right in both."""
     right = np.flatnonzero(plain.correct() & ours.correct() & plain.valid & ours.valid)
+    others = right if len(right) else np.arange(len(plain.labels))
     chosen = [int(number) for group in (comparison.mended, comparison.broken) for number in group[:2]]
-    spread = right[np.linspace(0, len(right) - 1, _IMAGES - len(chosen)).astype(int)] if len(right) else right
+    spread = others[np.linspace(0, len(others) - 1, _IMAGES - len(chosen)).astype(int)]
     return sorted({*chosen, *map(int, spread)})
 
 
