@@ -25,7 +25,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = pathlib.Path(os.environ.get("SFOCUS_TEST_IMAGES", ROOT.parent / "shared" / "data"))
 # Modules that train or export many networks; `make fast` leaves them out.
 SLOW = {
-    "archives", "backbones", "benchmarks", "browser", "commands", "compile", "data", "devices", "evaluate",
+    "archives", "backbones", "benchmarks", "both", "browser", "commands", "compile", "data", "devices", "evaluate",
     "explanation", "files", "image_formats", "image_sizes", "keras_hub", "layers", "model", "random_networks", "readme",
     "report", "schedule", "serving", "training", "vision_transformers", "ways_to_train",
 }  # fmt: skip

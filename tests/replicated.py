@@ -1,11 +1,11 @@
 """Trains small models on several replicas, with and without normalisation, and saves what came.
 
-  python -m tests.replicated FOLDER 2     on 2 logical devices
+  python -m tests.replicated FOLDER 4     on 4 logical devices
   python -m tests.replicated FOLDER       as one of the workers that TF_CONFIG names
 
 Images, weights and steps are the same whatever the number of replicas. Without normalisation the images are dealt by
-`Data.replicated`: 25 of them in batches of 12 leave one for the last batch, and none for the second replica. With it,
-an ordinary tf.data.Dataset goes to `fit`, as in a user's script.
+`Data.replicated`: 25 of them in batches of 12 leave one for the last batch, and none for all replicas but the first.
+With it, an ordinary tf.data.Dataset goes to `fit`, as in a user's script.
 """
 
 import dataclasses
@@ -64,8 +64,8 @@ def train(strategy, normalised):
         objective = sf.Objective(form, term, term, term, omega=5.0, minimum_mass=0.0)
         model = sf.SharpenFocus(classifier(normalised), objective)
         model.compile(keras.optimizers.SGD(0.02), crossentropy(), metrics=["accuracy"])
-    if normalised:  # 21 images in batches of 12 leave 9 for the last one, 5 and 4
-        train, validation, steps, epochs = dataset(21), dataset(21), None, 10
+    if normalised:  # 22 images in batches of 12 leave 10 for the last one
+        train, validation, steps, epochs = dataset(22), dataset(22), None, 10
     else:
         data = Data(numbered(25), 12, 8, training=True, augmentation="flip", seed=3)
         train, steps, epochs = data.replicated(strategy, 0, 7), data.steps, 7
@@ -73,8 +73,8 @@ def train(strategy, normalised):
     given = {"epochs": epochs, "steps_per_epoch": steps, "validation_data": validation, "validation_steps": steps}
     history = model.fit(train, **given, validation_freq=epochs, verbose=0, shuffle=False).history
     assert max(history["separation_last"]) > 0.1 and model.optimizer.iterations == (20 if normalised else 21)
-    logs = model.evaluate(dataset(21), return_dict=True, verbose=0)
-    predicted = model.predict(dataset(21), verbose=0)
+    logs = model.evaluate(dataset(22), return_dict=True, verbose=0)
+    predicted = model.predict(dataset(22), verbose=0)
     values = [logs[key] for key in sorted(logs)] + [history[key][-1] for key in sorted(history)]
     return {"values": np.ravel(values), "predicted": predicted} | {
         f"weight_{number}": weight for number, weight in enumerate(model.classifier.get_weights())
@@ -83,10 +83,9 @@ def train(strategy, normalised):
 
 def refused(folder):
     """What train.py says where the last batch leaves a replica without images."""
-    flags = ("--dataset=scenes:tiny", "--config.image_size=16", "--config.examples=9", "--batch_size=4")
-    done = command_line.train(
-        *flags, "--devices=CPU:0,CPU:1", "--config.validation_fraction=0", f"--workdir={folder}/refused"
-    )
+    flags = ("--dataset=scenes:tiny", "--config.image_size=16", "--config.examples=105", "--batch_size=4")
+    devices = "--devices=CPU:0,CPU:1,CPU:2,CPU:3"
+    done = command_line.train(*flags, devices, "--config.validation_fraction=0", f"--workdir={folder}/refused")
     assert done.returncode == 1
     return done.stderr
 
@@ -104,7 +103,7 @@ def main(folder, devices=None):
     for normalised in (False, True):
         found = train(strategy, normalised)
         np.savez(pathlib.Path(folder, f"{'normalised' if normalised else 'plain'}-{name}.npz"), **found)
-    if devices == "2":
+    if devices == "4":
         pathlib.Path(folder, "refused.txt").write_text(refused(folder))
 
 

@@ -58,4 +58,6 @@ def test_share_inside_the_region_worked_out_by_hand():
     last = np.array([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]], np.float32)
     inner = np.array([[[3.0, 1.0], [0.0, 0.0]], [[1.0, 1.0], [1.0, 1.0]]], np.float32)
     np.testing.assert_allclose(evaluation.inside_region(inner, last), [0.75, np.nan], atol=1e-6)
-    np.testing.assert_allclose(evaluation.inside_region(1e-30 * inner, 1e6 * last), [0.75, np.nan], atol=1e-6)
+    for scales in ((1e-30, 1e6), (1e6, 1e-30)):
+        scaled = (np.float32(scale) * maps for scale, maps in zip(scales, (inner, last), strict=True))
+        np.testing.assert_allclose(evaluation.inside_region(*scaled), [0.75, np.nan], atol=1e-6)

@@ -131,7 +131,10 @@ def test_measures_of_contrast_maps():
     for name in ("rival_share", "contrast_pointing", "contrast_part_pointing"):
         assert 0 <= summary[f"{name}_last"] <= 1 and 0 <= summary[f"{name}_inner"] <= 1
     assert 0 < summary["insertion"] < 1 and "contrast_insertion" not in summary
-    summary = evaluation.evaluate(model, data, faithfulness_steps=2, of="contrast").summary()
+    of_contrast = evaluation.evaluate(model, data, faithfulness_steps=2, of="contrast")
+    for maps in (of_contrast.contrast, of_contrast.explanation):
+        np.testing.assert_allclose(maps.inner.rival, expected.inner.rival, rtol=1e-4, atol=1e-6)
+    summary = of_contrast.summary()
     for name in ("contrast_insertion", "contrast_deletion"):
         assert 0 < summary[name] < 1
 

@@ -75,20 +75,12 @@ def model(request):
     return sf.SharpenFocus(classifier)
 
 
-@pytest.fixture
-def eagerly():
-    """Runs without graphs, which take longer to make of so many networks than to run once."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 def images_of(model, count=4, scale=1):
     return scale * random_images(count, model.classifier.input_shape[1])
 
 
 @pytest.mark.parametrize(("model", "expected"), LAYERS.items(), indirect=["model"], ids=list(LAYERS))
-def test_layers_and_maps(model, expected, eagerly):
+def test_layers_and_maps(model, expected):
     inner, last, inner_size, last_size = expected
     assert (model.inner_layer, model.last_layer) == (inner, last)
     found = model.explain(images_of(model, 8))

@@ -4,9 +4,12 @@ import re
 import textwrap
 import tomllib
 
+import keras
 import matplotlib.pyplot as plt
 import pytest
 
+import sfocus_tf as sf
+from tests import archives
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -28,11 +31,9 @@ def run_blocks(page, folder, monkeypatch):
 
 
 def test_the_readme_runs(tmp_path, monkeypatch):
-    names = run_blocks("README.md", tmp_path, monkeypatch)
-    assert (
-        names["why"].last.target.shape[0] == 16
-        and max(names["why"].last.rival.max(), names["why"].last.target.max()) > 0
-    )
+    last = run_blocks("README.md", tmp_path, monkeypatch)["why"].last
+    assert last.target.shape == (16, 3, 3) and max(last.target.max(), last.rival.max()) > 0
+    assert len(blocks_of(README)) >= 2
     assert (tmp_path / "model.keras").exists() and (tmp_path / "why.png").exists()
     assert len(README.encode()) < 7000
     assert blocks_of(PAGES["index.md"])[0] == blocks_of(README)[0]
@@ -42,12 +43,30 @@ def test_the_guide_runs(tmp_path, monkeypatch):
     names = run_blocks("guide.md", tmp_path, monkeypatch)
     assert names["measured"].summary()["accuracy"] >= 0
     assert (tmp_path / "why.png").exists() and (tmp_path / "served" / "1" / "saved_model.pb").exists()
+    assert (tmp_path / "model.keras").exists() and (tmp_path / "classifier.keras").exists()
+
+
+def test_the_page_on_several_devices_runs(tmp_path):
+    """With what it leaves to the reader: a classifier for images of any size, and the folder of the data."""
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(4, 3, 8, activation="relu")(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, 2, activation="relu")(x))
+    network = keras.Model(inputs, keras.layers.Dense(2)(x))
+    names = {"sf": sf, "keras": keras, "classifier": lambda: network, "folder": archives.cub(tmp_path, images=2)}
+    (block,) = blocks_of(PAGES["scaling.md"])
+    exec(compile(block, "scaling.md", "exec"), names)
+    assert names["model"].optimizer.iterations == 10
 
 
 def test_every_page_with_python_is_run():
-    """Those of scaling and serving in the tests of their subject."""
+    """That of serving in the tests of its subject."""
     pages = {name for name, text in PAGES.items() if blocks_of(text)}
     assert pages == {"README.md", "index.md", "guide.md", "scaling.md", "serving.md"}
+
+
+def test_the_readme_names_configs_pages_and_extras():
+    for pattern in (r"--dataset=(?!tfds:)(\w+)", r"\]\((docs/[^)]*)\)", r"\.\[(\w+)\]"):
+        assert re.findall(pattern, README), pattern
 
 
 @pytest.mark.parametrize("page", PAGES)

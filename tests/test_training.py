@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -20,7 +19,6 @@ from sfocus_tf.configs import common
 
 import sfocus_tf as sf
 from sfocus_tf import data, losses, training
-from sfocus_tf.training import both as both_methods
 from sfocus_tf.training import build, checkpoints
 from sfocus_tf.training import config as config_module
 from sfocus_tf.training.workdir import WorkdirError, prepare
@@ -184,51 +182,6 @@ def test_weight_decay_shrinks_kernels_or_is_off(name, weight_decay):
     np.testing.assert_allclose(variables[0].numpy(), 1 - 0.5 * weight_decay, rtol=1e-6)
     for variable in variables[1:]:
         np.testing.assert_array_equal(variable.numpy(), 1.0)
-
-
-@pytest.fixture(scope="module")
-def both(small, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("both") / "run"
-    return workdir, run(small, workdir, "--method=both", "--epochs=1").stdout
-
-
-def test_cross_entropy_has_no_attention_terms(both):
-    folder = both[0] / "cross_entropy"
-    with open(folder / "history.csv") as file:
-        (row,) = csv.DictReader(file)
-    assert float(row["separation_last"]) == 0 < float(row["val_separation_last"])
-    assert float(row["loss"]) == float(row["classification_loss"])
-    assert json.loads((folder / "results.json").read_text())["objective"] is None
-
-
-def test_both_methods_are_compared(both, small):
-    """The table has the accuracies of the two runs, which started from the same weights and differ in method alone."""
-    workdir, printed = both
-    assert {path.name for path in workdir.iterdir()} == {"cross_entropy", "icasc", "comparison.html", "comparison.png"}
-    results = [json.loads((workdir / method / "results.json").read_text()) for method in ("cross_entropy", "icasc")]
-    assert [each["method"] for each in results] == ["cross_entropy", "icasc"]
-    assert results[0]["config"] | {"method": "icasc"} == results[1]["config"]
-    shares = [f"{100 * each['test']['accuracy']:.1f} %" for each in results]
-    (line,) = (line for line in printed.splitlines() if line.startswith("accuracy  ") and "(" in line)
-    assert line.split()[1:5] == " ".join(shares).split()
-    assert "python -m sfocus_tf explain" in printed
-    assert "cross-entropy and ICASC" in (workdir / "comparison.html").read_text()
-    assert PIL.Image.open(workdir / "comparison.png").width > 800
-    again = run(small, workdir, "--method=both", "--epochs=1").stdout
-    assert line in again and "epoch 1/1" not in again, "finished runs are not repeated"
-
-
-def test_images_of_the_comparison_where_no_answer_is_right():
-    wrong = SimpleNamespace(correct=lambda: np.zeros(9, bool), valid=np.ones(9, bool), labels=np.zeros(9, int))
-    comparison = SimpleNamespace(mended=np.array([], int), broken=np.array([], int))
-    assert both_methods._examples(comparison, wrong, wrong) == [0, 1, 3, 4, 6, 8]
-
-
-def test_both_methods_are_no_single_run():
-    config = common.get_config()
-    config.method = "both"
-    with pytest.raises(ValueError, match="method='both': expected icasc or cross_entropy for one run"):
-        training.resolve(config)
 
 
 @pytest.mark.parametrize(
