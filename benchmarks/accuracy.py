@@ -97,10 +97,11 @@ def python(*command):
 
 def repeated(experiment):
     """Runs seed 0 of cross-entropy again, elsewhere; what the stored run and this one found, and whether all agrees."""
-    elsewhere = pathlib.Path(_RUNS.value, "repeated")
-    shutil.rmtree(elsewhere / experiment, ignore_errors=True)
+    before = stored_runs.read(experiment, _RESULTS.value, _TINY.value)["cross_entropy"].get(0)
+    if before is None:
+        sys.exit(f"--repeat: {experiment} has no stored run of cross-entropy with seed 0 in {_RESULTS.value}.")
+    elsewhere = pathlib.Path(_RUNS.value, "repeated")  # an interrupted repetition goes on there
     again = run(experiment, "cross_entropy", 0, elsewhere, elsewhere / "results")
-    before = stored_runs.read(experiment, _RESULTS.value, _TINY.value)["cross_entropy"][0]
     shutil.rmtree(elsewhere)
     same = all(before[key] == again[key] for key in ("test", "test_loss", "measures"))
     metric = stored_runs.metric_of(before)

@@ -5,7 +5,6 @@ see docs/research-log.md.
 """
 
 import dataclasses
-import json
 import shutil
 
 from sfocus_tf.losses import objective
@@ -74,9 +73,7 @@ def _objective_flags(changes, prefix="--config.objective"):
 
 def objective_of(arm):
     """The objective of an arm in the form of results.json; `None` for cross-entropy."""
-    if ARMS[arm] is None:
-        return None
-    return json.loads(json.dumps(dataclasses.asdict(objective(**ARMS[arm]))))
+    return None if ARMS[arm] is None else dataclasses.asdict(objective(**ARMS[arm]))
 
 
 def few_a_class(cifar10, count):

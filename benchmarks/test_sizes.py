@@ -21,8 +21,6 @@ _ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(_ROOT))  # makes `sfocus_tf` importable from a script
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
-
 from sfocus_tf import data, evaluation, saved_models
 
 _SIZES = flags.DEFINE_list("sizes", ["128", "160", "192", "224"], "Heights and widths to test at, in pixels.")
@@ -44,7 +42,6 @@ def measure(workdir, sizes):
             center_crop=config["center_crop"],
             validation_fraction=config["validation_fraction"],
         )
-        keras.utils.clear_session(free_memory=False)
         pairs = [(trained(batch, training=False), labels) for batch, labels in images.batches]
         scores, labels = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
         metric, value = evaluation.headline(np.asarray(scores, np.float32), labels)

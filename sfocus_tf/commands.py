@@ -248,8 +248,7 @@ def _kind_of_maps(arguments: argparse.Namespace) -> str:
 
 def _names(saved: list[SavedModel]) -> tuple[str, ...]:
     """Names for two models: their methods if these differ, else their paths."""
-    shown = {"icasc": "ICASC", "cross_entropy": "cross-entropy"}
-    methods = tuple(shown.get(one.config.get("method", ""), "") for one in saved)
+    methods = tuple(saved_models.METHOD_NAMES.get(one.config.get("method", ""), "") for one in saved)
     return methods if all(methods) and methods[0] != methods[1] else tuple(one.path for one in saved)
 
 

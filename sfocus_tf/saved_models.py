@@ -13,6 +13,9 @@ from sfocus_tf import backbones
 from sfocus_tf.classifier import checks, graph
 from sfocus_tf.model import SharpenFocus
 
+# How texts name the methods of `train.py`.
+METHOD_NAMES = {"cross_entropy": "cross-entropy", "icasc": "ICASC"}
+
 
 @dataclasses.dataclass(frozen=True)
 class SavedModel:

@@ -276,8 +276,11 @@ class Traced:
         pairs = [LayerMaps(pair.target.map, pair.rival.map) for pair in layers]
         scores = tf.cast(extracted.scores, extractor.dtype)
         classes = extracted.classes
-        signed = [pair.target.evidence - pair.rival.evidence for pair in layers] if cam in LINEAR else []
-        sides = [LayerMaps(tf.nn.relu(evidence), tf.nn.relu(-evidence)) for evidence in signed]
+        if of == "contrast":
+            sides = pairs
+        else:
+            signed = [pair.target.evidence - pair.rival.evidence for pair in layers] if cam in LINEAR else []
+            sides = [LayerMaps(tf.nn.relu(evidence), tf.nn.relu(-evidence)) for evidence in signed]
         return _Result(Explanation(scores, classes.target, classes.rival, *pairs), sides, classes.valid)
 
 

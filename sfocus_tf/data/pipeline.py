@@ -100,6 +100,8 @@ class Data:
             chosen = wanted & set(range(first, first + count))
             found |= {number: batch["image"][number - first].astype(np.uint8) for number in chosen}
             first += count
+            if len(found) == len(wanted):
+                break
         return found
 
     def epochs(self, first: int, last: int) -> tf.data.Dataset:

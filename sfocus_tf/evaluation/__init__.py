@@ -6,6 +6,7 @@ from sfocus_tf.evaluation.classification import (
     class_table,
     confusion_matrix,
     headline,
+    label_text,
     mean_average_precision,
 )
 from sfocus_tf.evaluation.evaluate import Evaluation, countable, evaluate
@@ -35,6 +36,7 @@ __all__ = [
     "insertion",
     "inside_boxes",
     "inside_region",
+    "label_text",
     "mean_average_precision",
     "pointing_game",
     "rank_correlation",

@@ -1,5 +1,7 @@
 """Classification metrics: accuracy, average precision and confusion."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from sklearn import metrics
 
@@ -54,6 +56,17 @@ def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
     if not len(occurring):
         return float("nan")
     return float(np.mean([average_precision(scores[:, number], labels[:, number]) for number in occurring]))
+
+
+def label_text(label: np.ndarray, class_names: Sequence[str]) -> str:
+    """The names of the classes of an image.
+
+    Args:
+        label: a class number, or `[classes]` of 0, 1 and NaN.
+        class_names: class names, indexed by label.
+    """
+    numbers = np.flatnonzero(np.asarray(label) > 0.5) if np.ndim(label) else [label]
+    return ", ".join(class_names[int(number)] for number in numbers) or "none of the classes"
 
 
 def headline(scores: np.ndarray, labels: np.ndarray) -> tuple[str, float]:

@@ -61,12 +61,6 @@ class Evaluation:
             return self.labels[np.arange(len(best)), best] != 0
         return best == self.labels
 
-    def named_label(self, number: int) -> str:
-        """The names of the classes of an image."""
-        label = self.labels[number]
-        numbers = np.flatnonzero(label == 1) if self.multi_label else [int(label)]
-        return ", ".join(self.class_names[one] for one in numbers) or "none of the classes"
-
     def headline(self) -> tuple[str, float]:
         """Name and value of the standard metric: "accuracy", or "mAP" for multi-label data."""
         return classification.headline(self.explanation.scores, self.labels)

@@ -11,6 +11,7 @@ import tensorflow as tf
 from scipy import stats
 
 from sfocus_tf.attention import resize_map, soft_mask
+from sfocus_tf.losses import consistency_loss
 
 
 def region_iou(target_maps: np.ndarray, rival_maps: np.ndarray, threshold: float = 0.55) -> np.ndarray:
@@ -82,10 +83,12 @@ def inside_region(inner_maps: np.ndarray, last_maps: np.ndarray) -> np.ndarray:
     """
     peaks = [maps.max(axis=(1, 2), initial=0.0) for maps in (inner_maps, last_maps)]
     known = (peaks[0] > 0) & (peaks[1] > 0)
-    share = inner_maps / np.where(known, peaks[0], 1.0)[:, np.newaxis, np.newaxis]
-    mask = np.asarray(resize_map(soft_mask(tf.convert_to_tensor(last_maps)), inner_maps.shape[1:]))
-    total = np.where(known, share.sum(axis=(1, 2), dtype=np.float64), 1.0)
-    return np.where(known, (share * mask).sum(axis=(1, 2), dtype=np.float64) / total, np.nan)
+    inner, last = (
+        tf.convert_to_tensor(maps / np.where(known, peak, 1)[:, np.newaxis, np.newaxis])
+        for maps, peak in zip((inner_maps, last_maps), peaks, strict=True)
+    )
+    mask = resize_map(soft_mask(last), tf.shape(inner)[1:])
+    return np.where(known, -consistency_loss(inner, mask, theta=0.0), np.nan)
 
 
 def _region(maps: np.ndarray, threshold: float) -> np.ndarray:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from scipy import special
 
 from sfocus_tf.attention import Explanation
-from sfocus_tf.evaluation import Evaluation, region_iou
+from sfocus_tf.evaluation import Evaluation, label_text, region_iou
 
 # Blue and vermilion of Okabe and Ito's palette, which is safe for colour-blind readers.
 TARGET_COLOUR, RIVAL_COLOUR = (0, 114, 178), (213, 94, 0)
@@ -136,7 +136,7 @@ def comparison_figure(
         axis.axis("off")
     for (at_image, *at_maps), number, image in zip(axes.reshape(-1, 3), numbers, images, strict=False):
         at_image.imshow(image)
-        at_image.set_title(f"label:\n{a.named_label(number)}", fontsize=8)
+        at_image.set_title(f"label:\n{label_text(a.labels[number], a.class_names)}", fontsize=8)
         for axis, model, name in zip(at_maps, (a, b), names, strict=True):
             assert model.contrast is not None
             one = model.contrast.rows(number)

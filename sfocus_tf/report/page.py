@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 import PIL.Image
 
-from sfocus_tf.evaluation import Evaluation
+from sfocus_tf.evaluation import Evaluation, label_text
 from sfocus_tf.evaluation.comparison import Comparison, Difference, compare
 from sfocus_tf.report.figure import RIVAL_COLOUR, TARGET_COLOUR, signed_tint, tint
 
@@ -52,6 +52,7 @@ def comparison_page(
     names: tuple[str, str],
     dataset: str,
     most: int = 60,
+    comparison: Comparison | None = None,
 ) -> str:
     """Renders a page that compares two models.
 
@@ -63,6 +64,7 @@ def comparison_page(
         names: names of the models.
         dataset: description of the images.
         most: maximum number of images per section.
+        comparison: `compare(a, b)`, if it is known already.
 
     Returns:
         The HTML text.
@@ -70,7 +72,7 @@ def comparison_page(
     Raises:
         ValueError: the evaluations are not of the same images.
     """
-    comparison = compare(a, b)
+    comparison = comparison or compare(a, b)
     a_right, b_right = a.correct(), b.correct()
     in_turn = "taking turns between the confused pairs of classes"
     sections = [
@@ -209,8 +211,6 @@ def _card(
     number: int, image: np.ndarray, a: Evaluation, b: Evaluation, names: tuple[str, str], rights: tuple[bool, bool]
 ) -> dict[str, Any]:
     """One image with both models' predictions and their attention at both layers."""
-    label = a.labels[number]
-    true = np.flatnonzero(label > 0.5) if a.multi_label else [int(label)]
     models = []
     for name, evaluation, right in zip(names, (a, b), rights, strict=True):
         explanation = evaluation.explanation
@@ -234,9 +234,8 @@ def _card(
                 "contrast": _contrast(number, evaluation),
             }
         )
-    true_names = ", ".join(a.class_names[class_id] for class_id in true) or "none of the classes"
     return {
-        "label": true_names,
+        "label": label_text(a.labels[number], a.class_names),
         "keys": " ".join(sorted(_confused(number, a, b))),
         "image": _data_url(PIL.Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)), "JPEG", quality=80),
         "models": models,

@@ -9,10 +9,9 @@ import numpy as np
 from sfocus_tf import evaluation, report, saved_models
 from sfocus_tf.evaluation import Evaluation
 from sfocus_tf.training import build, checkpoints
-from sfocus_tf.training.config import METHODS, resolve
+from sfocus_tf.training.config import resolve
 from sfocus_tf.training.run import run
 
-NAMES = {"cross_entropy": "cross-entropy", "icasc": "ICASC"}
 # Measures in the table, with their headings; the page has all. Lines fit a terminal of 80 columns.
 _SHOWN = {
     "accuracy": "accuracy",
@@ -33,7 +32,7 @@ def run_both(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> 
     speaks for the label and what for its rival in a few of them. Finished runs are not repeated.
 
     Args:
-        config: a config with every key of `configs/common.py`; its `method` is ignored.
+        config: a config with every key of `configs/common.py`; its `method` is set to each in turn.
         workdir: the folder; created if it does not exist.
 
     Returns:
@@ -44,21 +43,20 @@ def run_both(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> 
     """
     folder = pathlib.Path(workdir).expanduser()
     finished: dict[str, Any] = {}
-    for method in reversed(METHODS):
+    for method, name in saved_models.METHOD_NAMES.items():
         config.method = method
-        print(f"\n{NAMES[method]}:", flush=True)
+        print(f"\n{name}:", flush=True)
         finished[method] = run(config, folder / method)
     if None in finished.values():
         return None
     test = build.split(resolve(config), "test", regions=True)
     of = "score" if test.multi_label else "relative"
-    evaluations = {
-        method: evaluation.evaluate(saved_models.find(folder / method).load(), test, of=of) for method in finished
-    }
-    plain, ours = evaluations["cross_entropy"], evaluations["icasc"]
-    names = (NAMES["cross_entropy"], NAMES["icasc"])
+    plain, ours = (evaluation.evaluate(saved_models.find(folder / each).load(), test, of=of) for each in finished)
+    names = (saved_models.METHOD_NAMES["cross_entropy"], saved_models.METHOD_NAMES["icasc"])
     comparison = report.compare(plain, ours)
-    page = report.comparison_page(plain, ours, test.images, names, f"{config.dataset}, test split")
+    page = report.comparison_page(
+        plain, ours, test.images, names, f"{config.dataset}, test split", comparison=comparison
+    )
     checkpoints.write_text(folder / "comparison.html", page)
     chosen = _examples(comparison, plain, ours)
     images = test.images(chosen)

@@ -126,8 +126,5 @@ def examples(split: Data) -> tuple[np.ndarray, list[str]]:
     count = min(_SHOWN, -(-source.size // stride))
     few = dataclasses.replace(split, source=dataclasses.replace(source, keys=chosen, size=count))
     images = list(few.batches.unbatch().as_numpy_iterator())
-    names = []
-    for _, label in images:
-        numbers = np.flatnonzero(label) if split.multi_label else [label]
-        names.append(", ".join(split.class_names[number] for number in numbers) or "none of the classes")
+    names = [evaluation.label_text(label, split.class_names) for _, label in images]
     return np.stack([image for image, _ in images]), names
