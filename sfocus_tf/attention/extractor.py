@@ -165,16 +165,20 @@ class AttentionExtractor:
         """Runs the classifier while the tape watches the ends of the backward pass."""
         features: dict[str, tf.Tensor] = {}
         ends: dict[str, list[_End]] = {path: [] for path in readers}
+        exact = contextlib.ExitStack()
 
         def watch(path: str, layer: Any, arguments: Any, output: Any) -> None:
             if path in readers:
+                # From the first attention layer on: what comes before is differentiated once.
+                if self.second_order and not features:
+                    exact.enter_context(moments.differentiable_twice())
                 features[path] = output
             for watched, reading in readers.items():
                 if path in (reading or (watched,)):
                     tape.watch(output)
                     ends[watched].append(_End(layer, output))
 
-        with moments.differentiable_twice() if self.second_order else contextlib.nullcontext():
+        with exact:
             scores = graph.run(self.classifier, images, watch, training, inside=tuple(readers))
         return _Forward(scores, features, ends)
 
