@@ -133,7 +133,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
             second_order=self.objective.second_order,
             grids=located.grids,
         )
-        self._extractor.check(self.objective.of)
+        self._extractor.check(self.objective.explained(multi_label))
         self._traced = attention.Traced(self._extractor)
         # Binary cross-entropy is a mean over the classes.
         scale = 1 / self.num_classes if multi_label and self.objective.per_class else 1.0
@@ -301,7 +301,8 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
             multi_label=self.multi_label,
             ignore_class=checks.ignored_class(self.loss),
         )
-        return self._extractor.extract(x, training, choose, self.objective.of, inner)
+        of = self.objective.explained(self.multi_label)
+        return self._extractor.extract(x, training, choose, of, inner)
 
     def _step(self, x: Any, y: Any, sample_weight: Any, weights: tf.Tensor | None, share: Any) -> _Step:
         """A forward and a backward pass, with attention terms of these weights, or without attention if `None`.

@@ -59,6 +59,30 @@ def test_terms_of_an_image_look_into_the_region_of_the_last_layer(separation, in
     np.testing.assert_allclose(found[1], [last * scale, 0], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("separation", losses.SEPARATIONS)
+@pytest.mark.parametrize("mask_gradient", [True, False])
+def test_the_region_may_be_constant(separation, mask_gradient):
+    """Then the last layer's map has no gradient from consistency, which only reads its region, nor the target's map
+    from the rival's loss; the losses are the same.
+    """
+    target = maps([4, 2, 1])
+    rival = attended = Attention(maps([1, 2, 1]), maps([1, 2, 1]), tf.constant([6.0]))
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(target)
+        pair = AttentionPair(Attention(target, target, tf.constant([7.0])), rival)
+        setting = Objective(separation, omega=5.0, mask_gradient=mask_gradient)
+        terms, _ = losses.image_terms(setting, AttentionPair(attended, rival), pair, tf.constant([0.5]))
+        exact, _ = losses.image_terms(Objective(separation, omega=5.0), AttentionPair(attended, rival), pair, tf.ones(1))
+    for term, same in zip(terms, exact, strict=True):
+        np.testing.assert_allclose(term, same, rtol=1e-6)
+    of_inner, of_last, of_consistency = (
+        0.0 if slope is None else np.abs(slope).max() for slope in (tape.gradient(term, target) for term in terms)
+    )
+    assert (of_consistency > 1e-3) == mask_gradient
+    assert (of_inner > 1e-3) == (mask_gradient and separation == "overlap")
+    assert (of_last > 1e-3) == (separation == "overlap")
+
+
 def test_rival_of_an_image_without_attention_is_zero_in_float64():
     nothing = tf.zeros([1, 2, 2], tf.float64)
     loss = losses.rival_loss(nothing, nothing + 1, nothing, tf.constant([0.5], tf.float64))
@@ -211,7 +235,7 @@ def test_named_objectives_and_what_changes_in_them():
         objective("paper", last={"warmup_steps": 3})
     with pytest.raises(ValueError, match="separation='margin' is not known. .*Valid: overlap, rival"):
         objective("paper", separation="margin")
-    with pytest.raises(ValueError, match="of='contrast' is not known. .*Valid: score, relative"):
+    with pytest.raises(ValueError, match="of='contrast' is not known. .*Valid: auto, score, relative"):
         objective("paper", of="contrast")
     with pytest.raises(ValueError, match="steps=0: expected a positive number"):
         objective("paper", steps=0)

@@ -212,7 +212,7 @@ def test_features_in_float64_before_scores_in_float32(separation):
     assert logs["separation_last"] > 0 and np.isfinite(logs["loss"])
 
 
-@pytest.mark.parametrize(("of", "sees_it"), [("relative", False), ("score", True)])
+@pytest.mark.parametrize(("of", "sees_it"), [("relative", False), ("auto", False), ("score", True)])
 def test_an_objective_of_relative_maps_does_not_see_what_changes_no_probability(of, sees_it):
     """The same vector added to the kernels of all classes adds the same to all scores of an image."""
     keras.utils.set_random_seed(0)
@@ -229,6 +229,21 @@ def test_an_objective_of_relative_maps_does_not_see_what_changes_no_probability(
         assert (after[key] != pytest.approx(before[key], rel=1e-3)) == sees_it
     step = step_of(model, images, LABELS)[-2]
     assert (np.abs(step.mean(axis=1)).max() > 1e-3 * np.abs(step).max()) == sees_it
+
+
+def test_of_several_labels_an_objective_explains_the_scores_unless_told_otherwise():
+    keras.utils.set_random_seed(0)
+    classifier, images = tiny_classifier(), random_images(6)
+    labels = np.eye(classifier.output_shape[-1], dtype=np.float32)[LABELS]
+    start, steps = classifier.get_weights(), []
+    for of in ("auto", "score"):
+        classifier.set_weights(start)
+        model = sf.SharpenFocus(classifier, sf.objective("paper", of=of, per_class=False), multi_label=True)
+        steps.append(step_of(model, images, labels, loss=keras.losses.BinaryCrossentropy(from_logits=True)))
+    for one, other in zip(*steps, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+    with pytest.raises(ValueError, match="of='relative': expected a classifier of one class an image"):
+        sf.SharpenFocus(classifier, sf.objective("paper", of="relative"), multi_label=True)
 
 
 def test_images_may_come_by_the_name_of_the_input():

@@ -7,8 +7,7 @@ from sfocus_tf.errors import unknown
 from sfocus_tf.losses.schedule import Term
 
 SEPARATIONS = ("overlap", "rival")
-# Training uses maps of the scores, or of the scores minus their mean over the classes.
-TRAINED_ON = ("score", "relative")
+TRAINED_ON = ("auto", "score", "relative")
 _OFF, _LAST = Term(0.0), Term(0.3)
 
 
@@ -27,8 +26,11 @@ class Objective:
             rival's.
         inner, last: the separation loss at each layer.
         consistency: the consistency loss, `sfocus_tf.losses.consistency_loss`.
-        of: what the maps explain: "score", or "relative" for the scores minus their mean over the classes (single-label
-            only).
+        of: what the maps explain: "score"; "relative" for the scores minus their mean over the classes, as softmax
+            ignores what is added to all of them (single-label only); or "auto", "relative" for a single-label
+            classifier and "score" for a multi-label one.
+        mask_gradient: differentiate the losses through the soft mask, as in the paper; `False` takes the target's
+            region as it is ("rival" always does).
         second_order: differentiate the attention through its channel weights, as in the paper; `False` treats them as
             constants, which is cheaper but another method.
         sigma: threshold of the soft mask, in [0, 1]; see `sfocus_tf.attention.soft_mask`.
@@ -49,7 +51,8 @@ class Objective:
     inner: Term = _OFF
     last: Term = _LAST
     consistency: Term = _OFF
-    of: str = "score"
+    of: str = "auto"
+    mask_gradient: bool = True
     second_order: bool = True
     sigma: float = 0.55
     omega: float = 100.0
@@ -68,6 +71,12 @@ class Objective:
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps={self.steps!r}: expected a positive number, or None if fit knows it.")
 
+    def explained(self, multi_label: bool) -> str:
+        """What the maps explain, "score" or "relative"; `multi_label` decides where `of` is "auto"."""
+        if self.of != "auto":
+            return self.of
+        return "score" if multi_label else "relative"
+
     @property
     def terms(self) -> dict[str, Term]:
         """The terms by log name."""
@@ -82,9 +91,9 @@ def _late(weight: float) -> Term:
 OBJECTIVES = {
     # The paper's equations: all weights 1 from the first step, no image left out. For several labels they are meant
     # beside a sum over the classes; with Keras' mean over them, each is divided by the number of classes.
-    "paper": Objective("overlap", Term(1.0), Term(1.0), Term(1.0), minimum_mass=0.0),
-    "default": Objective("rival", _late(0.0), _late(0.3), _late(0.0)),
-    "light": Objective("rival", _late(0.0), _late(0.3), _late(0.0)),
+    "paper": Objective("overlap", Term(1.0), Term(1.0), Term(1.0), of="score", minimum_mass=0.0),
+    "default": Objective("rival", _late(0.0), _late(0.3), _late(0.0), of="score"),
+    "light": Objective("rival", _late(0.0), _late(0.3), _late(0.0), of="score"),
 }
 
 

@@ -82,6 +82,7 @@ def image_terms(
     inner_alive = has_mass(inner.target.map, floor_inner)
     last_alive = has_mass(last.target.map, floor_last)
     mask = soft_mask(last.target.map, objective.sigma, objective.omega, floor_last)
+    mask = mask if objective.mask_gradient else tf.stop_gradient(mask)
     inner_mask = resize_map(mask, tf.shape(inner.target.map)[1:])
 
     def separation(pair: AttentionPair, mask: tf.Tensor, floor: tf.Tensor) -> tf.Tensor:
