@@ -72,7 +72,9 @@ def test_the_region_may_be_constant(separation, mask_gradient):
         pair = AttentionPair(Attention(target, target, tf.constant([7.0])), rival)
         setting = Objective(separation, omega=5.0, mask_gradient=mask_gradient)
         terms, _ = losses.image_terms(setting, AttentionPair(attended, rival), pair, tf.constant([0.5]))
-        exact, _ = losses.image_terms(Objective(separation, omega=5.0), AttentionPair(attended, rival), pair, tf.ones(1))
+        exact, _ = losses.image_terms(
+            Objective(separation, omega=5.0), AttentionPair(attended, rival), pair, tf.ones(1)
+        )
     for term, same in zip(terms, exact, strict=True):
         np.testing.assert_allclose(term, same, rtol=1e-6)
     of_inner, of_last, of_consistency = (
