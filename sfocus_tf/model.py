@@ -55,10 +55,12 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
     first step.
 
     Example:
+        ```python
         classifier = keras.applications.ResNet50(weights=None, classes=10, classifier_activation=None)
         model = sfocus_tf.SharpenFocus(classifier)
         model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
         model.fit(train, validation_data=validation)
+        ```
 
     Logged in training and validation, in addition to the loss and the user's metrics:
 
@@ -73,7 +75,8 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
     Attributes:
         classifier: the wrapped model.
         objective: the training objective; `set_term_weight` changes a weight during training.
-        inner_layer, last_layer: paths of the two attention layers.
+        inner_layer: path of the inner attention layer.
+        last_layer: path of the last attention layer.
         grid: rows and columns of the tokens, as they were given.
         multi_label: whether images may have several classes.
     """

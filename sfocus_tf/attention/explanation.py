@@ -19,7 +19,8 @@ class LayerMaps(NamedTuple):
     """Raw attention at one layer, `[images, h, w]` float32 maps, 0 or more; `[images, 0, 0]` if it was left out.
 
     Attributes:
-        target, rival: maps of the two explained classes.
+        target: map of the target.
+        rival: map of the rival.
     """
 
     target: Any
@@ -31,8 +32,10 @@ class Explanation(NamedTuple):
 
     Attributes:
         scores: `[images, classes]` float32, before softmax or sigmoid.
-        target, rival: `[images]` int32, the two explained classes.
-        inner, last: their maps at the two layers.
+        target: `[images]` int32, the class that each image is explained for.
+        rival: `[images]` int32, the class that it might be confused with.
+        inner: maps of both at the inner layer.
+        last: maps of both at the last layer.
     """
 
     scores: Any

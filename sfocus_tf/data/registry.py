@@ -54,9 +54,11 @@ def load(
     """Loads a split of a data set as batches.
 
     Example:
+        ```python
         train = sfocus_tf.data.load("folder", "train", data_dir="cifar10", batch_size=128)
         test = sfocus_tf.data.load("folder", "test", data_dir="cifar10")
         model.fit(train.batches, epochs=10, validation_data=test.batches)
+        ```
 
     Args:
         name: one of `names()`, or `tfds:<name>`. "folder" reads class folders. "voc2012", "cub200",

@@ -24,7 +24,8 @@ class Objective:
         separation: form of the separation loss: "overlap", the paper's `sfocus_tf.losses.separation_loss`, which
             changes the attention of both classes; or "rival", `sfocus_tf.losses.rival_loss`, which changes only the
             rival's.
-        inner, last: the separation loss at each layer.
+        inner: the separation loss at the inner layer.
+        last: the separation loss at the last layer.
         consistency: the consistency loss, `sfocus_tf.losses.consistency_loss`.
         of: what the maps explain: "score"; "relative" for the scores minus their mean over the classes, as softmax
             ignores what is added to all of them (single-label only); or "auto", "relative" for a single-label
@@ -101,7 +102,9 @@ def objective(name: str = "default", **changes: Any) -> Objective:
     """Creates an objective by name, with some settings changed.
 
     Example:
+        ```python
         sf.objective("paper", consistency=0.3, inner=sf.Term(1.0, warmup=0.1))
+        ```
 
     Args:
         name: "paper", the exact equations; or "default" or "light", `rival_loss` at the last layer only, almost

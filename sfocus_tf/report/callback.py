@@ -22,7 +22,9 @@ class AttentionImages(keras.callbacks.Callback):
     Scalars beside them tell how much the attention of the two classes coincides.
 
     Example:
+        ```python
         model.fit(train, callbacks=[sfocus_tf.report.AttentionImages("logs", images[:8], class_names)])
+        ```
     """
 
     def __init__(
