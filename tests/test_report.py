@@ -229,6 +229,30 @@ def test_tf_keras_vis_see_into_nested_models_in_which_two_layers_share_a_name():
     assert other.last.target.shape == (2, 4, 4) and other.inner.target.max() > 0
 
 
+@pytest.mark.parametrize("count", [2, 6])
+def test_comparison_figure_says_what_each_model_answers_and_why(count):
+    data = first_images(sf.data.load("scenes", "validation", image_size=16, regions=True), 12, 12)
+    a, b = (evaluation.evaluate(sf.SharpenFocus(tiny_classifier(16, 16)), data) for _ in range(2))
+    numbers = list(range(0, 12, 2))[:count]
+    images = data.images(numbers)
+    figure = report.comparison_figure([images[number] for number in numbers], numbers, a, b, ("plain", "ours"))
+    columns = min(4, count)
+    grid = np.array(figure.axes).reshape(-1, columns)
+    assert len(grid) == (3 if count == 2 else 6)
+    assert [axis.get_ylabel() for axis in grid[:3, 0]] == ["label", "plain", "ours"]
+    for place, number in enumerate(numbers):
+        block, column = divmod(place, columns)
+        at_image, of_a, of_b = grid[3 * block : 3 * block + 3, column]
+        assert at_image.get_title() == data.class_names[a.labels[number]]
+        np.testing.assert_array_equal(at_image.get_images()[0].get_array(), images[number])
+        for axis, model in ((of_a, a), (of_b, b)):
+            answer, share = axis.get_title().split("\n")
+            name = data.class_names[model.explanation.scores[number].argmax()]
+            assert answer == f"{'right' if name == at_image.get_title() else 'wrong'}: {name}"
+            assert share.startswith(f"{100 * model.confusion['rival_share_last'][number]:.0f} % for ")
+    assert sum(axis.axison for axis in figure.axes) == 3 * count  # places that are left over show no frame
+
+
 def test_callback_logs_figures_and_measures(tmp_path):
     model = sf.SharpenFocus(tiny_classifier())
     model.compile("sgd", crossentropy())

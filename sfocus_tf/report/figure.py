@@ -119,7 +119,7 @@ def contrast_figure(
 def comparison_figure(
     images: Sequence[np.ndarray], numbers: Sequence[int], a: Evaluation, b: Evaluation, names: tuple[str, str]
 ) -> Figure:
-    """Draws images, two in a row, each with the last layer's contrast maps of two models beside it.
+    """Draws images, four in a row, with the last layer's contrast maps of two models below each.
 
     Args:
         images: images of the split, each `[height, width, 3]` in [0, 255].
@@ -129,24 +129,35 @@ def comparison_figure(
         names: names of the models.
 
     Returns:
-        The figure; titles have what each model answers, and the rival's share of the evidence.
+        The figure; each map has what the model answers, and the rival's share of the evidence.
     """
-    figure, axes = _grid(-(-len(images) // 2), 6, width=2.6)
-    for axis in axes.flat[3 * len(images) :]:
+    columns = min(4, len(images))
+    blocks = -(-len(images) // columns)
+    figure, axes = _grid(3 * blocks, columns, width=2.6)
+    for axis in axes[3 * (blocks - 1) :, len(images) - columns * (blocks - 1) :].flat:  # places that are left over
         axis.axis("off")
-    for (at_image, *at_maps), number, image in zip(axes.reshape(-1, 3), numbers, images, strict=False):
+    for place, (number, image) in enumerate(zip(numbers, images, strict=True)):
+        block, column = divmod(place, columns)
+        at_image, *at_maps = axes[3 * block : 3 * block + 3, column]
         at_image.imshow(image)
-        at_image.set_title(f"label:\n{label_text(a.labels[number], a.class_names)}", fontsize=8)
-        for axis, model, name in zip(at_maps, (a, b), names, strict=True):
+        at_image.set_title(label_text(a.labels[number], a.class_names), fontsize=10, fontweight="bold")
+        for axis, model in zip(at_maps, (a, b), strict=True):
             assert model.contrast is not None
             one = model.contrast.rows(number)
             axis.imshow(contrast_overlay(image, one.last.target, one.last.rival))
-            right = "right" if model.correct()[number] else "wrong"
-            answer = model.class_names[int(one.scores.argmax())]
-            share = model.confusion["rival_share_last"][number]
-            for_rival = "no evidence" if np.isnan(share) else f"{_percent(share)} for {model.class_names[one.rival]}"
-            axis.set_title(f"{name}: {answer} ({right})\n{for_rival}", fontsize=8)
+            axis.set_title(_answer(model, number, one), fontsize=9)
+        if column == 0:
+            for axis, name in zip((at_image, *at_maps), ("label", *names), strict=True):
+                axis.set_ylabel(name, fontsize=11)
     return figure
+
+
+def _answer(model: Evaluation, number: int, explained: Explanation) -> str:
+    """What a model answers to an image, and how much of the evidence at the last layer speaks for the rival."""
+    right = "right" if model.correct()[number] else "wrong"
+    share = model.confusion["rival_share_last"][number]
+    evidence = "no evidence" if np.isnan(share) else f"{_percent(share)} for {model.class_names[explained.rival]}"
+    return f"{right}: {model.class_names[int(explained.scores.argmax())]}\n{evidence}"
 
 
 def _draw_scale(figure: Figure, axis: Any, peak: float) -> None:

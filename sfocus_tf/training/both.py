@@ -22,7 +22,7 @@ _SHOWN = {
     "part_pointing_last": "points at the telling part",
     "inside_region": "inner layer inside region",
 }
-_IMAGES = 6
+_IMAGES = 4
 
 
 def run_both(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> str | None:
@@ -69,7 +69,7 @@ def _examples(comparison: report.Comparison, plain: Evaluation, ours: Evaluation
     """Numbers of a few images: some whose answers changed for better and for worse, the others right in both."""
     right = np.flatnonzero(plain.correct() & ours.correct() & plain.valid & ours.valid)
     others = right if len(right) else np.arange(len(plain.labels))
-    chosen = [int(number) for group in (comparison.mended, comparison.broken) for number in group[:2]]
+    chosen = [int(number) for group in (comparison.mended, comparison.broken) for number in group[:1]]
     spread = others[np.linspace(0, len(others) - 1, _IMAGES - len(chosen)).astype(int)]
     return sorted({*chosen, *map(int, spread)})
 
