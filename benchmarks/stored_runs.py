@@ -9,6 +9,7 @@ import sys
 import numpy as np
 
 from benchmarks import experiments, table
+from sfocus_tf import evaluation
 
 RESULTS = pathlib.Path(__file__).resolve().parent / "results"
 # Keys of a config that may differ between the runs of one recipe; those of the objective had several names.
@@ -24,17 +25,19 @@ _FORMER_MEASURES = {
     "deletion": "deletion",
 }
 # What is compared, in this order: name in `measures`, heading, and whether it is better the higher it is.
-MEASURES = {
-    "log_loss": ("log-loss", False),
-    "overlap_last": ("overlap", False),
-    "pointing_last": ("pointing game", True),
-    "energy_pointing_last": ("energy on the object", True),
-    "insertion": ("insertion", True),
-    "deletion": ("deletion", False),
-    "inside_region": ("inner attention inside the region", True),
-    "own_overlap_last": ("overlap, the scores' own maps", False),
-    "own_pointing_last": ("pointing game, the scores' own maps", True),
-}
+_MAPS = (
+    "overlap_last", "pointing_last", "energy_pointing_last", "insertion", "deletion", "inside_region",
+    "own_overlap_last", "own_pointing_last",
+)  # fmt: skip
+
+
+def _described(name):
+    measure = evaluation.describe(name.removeprefix("own_"))
+    own = ", the scores' own maps" if name.startswith("own_") else ""
+    return measure.text + own, measure.more_is_better
+
+
+MEASURES = {"log_loss": ("log-loss", False)} | {name: _described(name) for name in _MAPS}
 
 
 def metric_of(run):

@@ -21,6 +21,7 @@ import sfocus_tf as sf
 from sfocus_tf import data, losses, training
 from sfocus_tf.training import build, checkpoints
 from sfocus_tf.training import config as config_module
+from sfocus_tf.training.progress import Progress
 from sfocus_tf.training.workdir import WorkdirError, prepare
 from tests.command_line import train
 from tests.conftest import ROOT, tiny_classifier
@@ -340,3 +341,17 @@ def test_real_images_of_cifar10(real, tmp_path):
     with open(tmp_path / "run" / "history.csv") as file:
         rows = list(csv.DictReader(file))
     assert float(rows[-1]["accuracy"]) > 0.25, "eight epochs of 270 images fit them better than chance"
+
+
+def test_an_epoch_is_told_in_lines_of_80_columns(capsys):
+    logs = {"accuracy": 0.196, "loss": 2.2765, "val_accuracy": 0.2232, "val_loss": 12.1453, "dead_rival_last": 0.1}
+    logs |= {"separation_last": 0.2876, "consistency": 0.1367, "separation_inner": 0.0, "val_separation_last": 0.3}
+    progress = Progress(100)
+    progress.on_epoch_begin(98)
+    progress.on_epoch_end(98, logs)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.split("  ")[0] == "epoch 99/100" and first.endswith(
+        "accuracy 0.1960 (val 0.2232)  loss 2.2765 (val 12.1453)"
+    )
+    assert second.split() == ["separation_last", "0.2876", "consistency", "0.1367"]
+    assert len(first) <= 80

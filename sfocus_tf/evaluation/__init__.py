@@ -18,10 +18,14 @@ from sfocus_tf.evaluation.localisation import (
     inside_boxes,
     pointing_game,
 )
+from sfocus_tf.evaluation.measures import KEY_MEASURES, LAYERS, Measure, describe
 from sfocus_tf.evaluation.overlap import inside_region, rank_correlation, region_iou, rival_share, same_peak
 
 __all__ = [
+    "KEY_MEASURES",
+    "LAYERS",
     "Evaluation",
+    "Measure",
     "accuracy",
     "average_precision",
     "box_iou",
@@ -30,6 +34,7 @@ __all__ = [
     "confusion_matrix",
     "countable",
     "deletion",
+    "describe",
     "energy_pointing_game",
     "evaluate",
     "headline",

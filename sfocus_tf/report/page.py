@@ -11,38 +11,12 @@ import jinja2
 import numpy as np
 import PIL.Image
 
-from sfocus_tf.evaluation import Evaluation, label_text
+from sfocus_tf.evaluation import KEY_MEASURES, LAYERS, Evaluation, describe, label_text
 from sfocus_tf.evaluation.comparison import Comparison, Difference, compare
 from sfocus_tf.report.figure import RIVAL_COLOUR, TARGET_COLOUR, signed_tint, tint
 
 _PAIRS = 15  # confused pairs in the table
 _BINS = 20
-_LAYERS = ("last", "inner")
-# Name of each metric in the table, and whether higher is better (`None`: neither).
-_MEASURES = {
-    "mAP": ("mean average precision", True),
-    "accuracy": ("accuracy", True),
-    "top-5 accuracy": ("top-5 accuracy", True),
-    "overlap": ("overlap of target's and rival's regions", False),
-    "rank_correlation": ("rank correlation of the two maps", False),
-    "same_peak": ("both maps peak at the same position", False),
-    "no_target": ("target without attention", False),
-    "no_rival": ("rival without attention", None),
-    "pointing": ("pointing game", True),
-    "part_pointing": ("pointing game, distinguishing part", True),
-    "energy_pointing": ("energy-based pointing game", True),
-    "box_iou_30": ("IoU of the box at 30 % of the maximum", True),
-    "box_iou_50": ("IoU of the box at 50 % of the maximum", True),
-    "box_iou_70": ("IoU of the box at 70 % of the maximum", True),
-    "inside_region": ("share of the inner attention inside the last layer's region", True),
-    "rival_share": ("share of the evidence that speaks for the rival", None),
-    "contrast_pointing": ("pointing game, contrast map", True),
-    "contrast_part_pointing": ("pointing game, contrast map, distinguishing part", True),
-    "contrast_insertion": ("insertion, target against rival", True),
-    "contrast_deletion": ("deletion, target against rival", False),
-    "insertion": ("insertion", True),
-    "deletion": ("deletion", False),
-}
 
 
 def comparison_page(
@@ -100,6 +74,7 @@ def comparison_page(
         for key, title, numbers, order in sections
     ]
     with_images = {key for section in rendered for card in section["cards"] for key in card["keys"].split()}
+    by_name = {difference.name: difference for difference in comparison.differences}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sfocus_tf.report"), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -109,10 +84,11 @@ def comparison_page(
         images=len(a.labels),
         several=a.multi_label,
         contrasts=a.contrast is not None and b.contrast is not None,
-        rows=[_row(difference) for difference in comparison.differences],
+        rows=[_row(by_name[name]) for name in KEY_MEASURES if name in by_name],
+        other_rows=[_row(difference) for name, difference in by_name.items() if name not in KEY_MEASURES],
         pairs=_pair_rows(comparison, a.class_names, with_images),
         more_pairs=max(len(comparison.pairs) - _PAIRS, 0),
-        histograms=[{"layer": layer, "bars": _histogram(a, b, layer)} for layer in _LAYERS],
+        histograms=[{"layer": layer, "bars": _histogram(a, b, layer)} for layer in LAYERS],
         sections=rendered,
         target_colour=_css(TARGET_COLOUR),
         rival_colour=_css(RIVAL_COLOUR),
@@ -120,15 +96,13 @@ def comparison_page(
 
 
 def _row(difference: Difference) -> dict[str, Any]:
-    base, _, layer = difference.name.rpartition("_")
-    base, layer = (base, layer) if layer in _LAYERS else (difference.name, "")
-    text, more_is_better = _MEASURES.get(base, (base.replace("_", " "), None))
+    measure = describe(difference.name)
     change = difference.b - difference.a
     verdict = ""
-    if more_is_better is not None and (difference.low > 0 or difference.high < 0):
-        verdict = "better" if (change > 0) == more_is_better else "worse"
+    if measure.more_is_better is not None and (difference.low > 0 or difference.high < 0):
+        verdict = "better" if (change > 0) == measure.more_is_better else "worse"
     return {
-        "name": text + (f", {layer} layer" if layer else ""),
+        "name": measure.text + (f", {measure.layer} layer" if measure.layer else ""),
         "a": _percent(difference.a),
         "b": _percent(difference.b),
         "change": _percent(change, sign=True),
@@ -140,7 +114,7 @@ def _row(difference: Difference) -> dict[str, Any]:
 def _percent(value: float, sign: bool = False) -> str:
     if math.isnan(value):
         return "not defined"
-    return f"{100 * value:{'+' if sign else ''}.1f}"
+    return f"{round(100 * value, 1) + 0.0:{'+' if sign else ''}.1f}"  # without "-0.0"
 
 
 def _pair_rows(comparison: Comparison, class_names: tuple[str, ...], with_images: set[str]) -> list[dict[str, Any]]:
@@ -223,7 +197,7 @@ def _card(
                 "predicted": evaluation.class_names[predicted],
                 "target": evaluation.class_names[target],
                 "rival": evaluation.class_names[rival],
-                "overlap": {layer: _overlap(evaluation.confusion[f"overlap_{layer}"][number]) for layer in _LAYERS},
+                "overlap": {layer: _overlap(evaluation.confusion[f"overlap_{layer}"][number]) for layer in LAYERS},
                 "maps": {
                     layer: {
                         "target": _tinted(pair.target[number], TARGET_COLOUR),

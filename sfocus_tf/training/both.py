@@ -12,17 +12,7 @@ from sfocus_tf.training import build, checkpoints
 from sfocus_tf.training.config import resolve
 from sfocus_tf.training.run import run
 
-# Measures in the table, with their headings; the page has all. Lines fit a terminal of 80 columns.
-_SHOWN = {
-    "accuracy": "accuracy",
-    "mAP": "mAP",
-    "overlap_last": "target and rival overlap",
-    "rival_share_last": "evidence for the rival",
-    "pointing_last": "points at the object",
-    "part_pointing_last": "points at the telling part",
-    "inside_region": "inner layer inside region",
-}
-_IMAGES = 4
+_IMAGES = 4  # in the figure
 
 
 def run_both(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> str | None:
@@ -75,18 +65,22 @@ def _examples(comparison: report.Comparison, plain: Evaluation, ours: Evaluation
 
 
 def _table(comparison: report.Comparison, names: tuple[str, str]) -> str:
-    """The measures of both, with intervals of their differences."""
-    lines = [f"{'':<26}  {names[0]:>13}  {names[1]:>7}  difference (95 % interval)"]
-    for difference in comparison.differences:
-        if difference.name in _SHOWN:
-            change, low, high = (100 * x for x in (difference.b - difference.a, difference.low, difference.high))
+    """The key measures of both, with intervals of their differences; lines fit a terminal of 80 columns."""
+    lines = [f"{'':<29}  {names[0]:>13}  {names[1]:>7}  difference (95 %)"]
+    by_name = {difference.name: difference for difference in comparison.differences}
+    for name in evaluation.KEY_MEASURES:
+        if name in by_name:
+            found = by_name[name]
+            change, low, high = (100 * value for value in (found.b - found.a, found.low, found.high))
             chance = " ~" if low <= 0 <= high else ""
-            values = f"{100 * difference.a:>11.1f} %  {100 * difference.b:>5.1f} %"
-            lines.append(f"{_SHOWN[difference.name]:<26}  {values}  {change:+.1f} ({low:+.1f} to {high:+.1f}){chance}")
+            values = f"{100 * found.a:>11.1f} %  {100 * found.b:>5.1f} %"
+            text = evaluation.describe(name).text
+            lines.append(f"{text:<29}  {values}  {change:+.1f} ({low:+.1f} to {high:+.1f}){chance}")
     lines += [
+        "Maps are of the last layer.",
         "~ within chance. Intervals are over the test images, for these two networks",
         "alone: it is one seed, and another gives other networks.",
-        f"Right by {names[1]} alone: {len(comparison.mended)} images; by {names[0]} alone: {len(comparison.broken)}.",
+        f"Images that only {names[1]} gets right: {len(comparison.mended)}; only {names[0]}: {len(comparison.broken)}.",
     ]
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""Progress of training: a bar on a terminal, one line per epoch in a file; and the time of epochs."""
+"""Progress of training: a bar on a terminal, one or two lines per epoch in a file; and the time of epochs."""
 
 import sys
 import time
@@ -41,9 +41,8 @@ class Progress(keras.callbacks.Callback):
             self.bar.stateful_metrics = {name for name, _ in values}
             self.bar.update(self.params["steps"], values, finalize=True)
             return
-        text = "  ".join(f"{name} {value:.4f}" for name, value in values)
         seconds = time.monotonic() - self.begin
-        print(f"epoch {epoch + 1}/{self.epochs}  {seconds:.0f} s  {text}", flush=True)
+        print(_lines(f"epoch {epoch + 1}/{self.epochs}  {seconds:.0f} s", dict(values)), flush=True)
 
 
 class Seconds(keras.callbacks.Callback):
@@ -71,6 +70,20 @@ class Seconds(keras.callbacks.Callback):
         """Logs the seconds."""
         logs["seconds"] = self.so_far()
         self.before = 0.0
+
+
+def _lines(start: str, values: dict[str, float]) -> str:
+    """The values of an epoch, each with that of validation, in lines that fit a terminal of 80 columns."""
+    parts = [start]
+    for name, value in values.items():
+        if name in TERMS or (name.startswith("val_") and name.removeprefix("val_") in values):
+            continue
+        validated = values.get(f"val_{name}")
+        parts.append(f"{name} {value:.4f}" + ("" if validated is None else f" (val {validated:.4f})"))
+    lines = ["  ".join(parts)]
+    if terms := [f"{name} {value:.4f}" for name, value in values.items() if name in TERMS]:
+        lines.append("    " + "  ".join(terms))
+    return "\n".join(lines)
 
 
 def _shown(logs: dict[str, Any]) -> list[tuple[str, float]]:
