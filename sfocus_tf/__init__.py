@@ -18,7 +18,7 @@ from sfocus_tf.model import SharpenFocus  # noqa: E402
 if TYPE_CHECKING:
     from sfocus_tf import data, evaluation, report
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Explanation",
