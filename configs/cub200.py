@@ -1,7 +1,7 @@
 """CUB-200-2011, birds, fine-tuned from ImageNet weights. The paper's gain: +4.8 points.
 
 Command: python train.py --dataset=cub200 --data_dir=<folder that contains CUB_200_2011>
-    the field's usual setting: --dataset=cub200:resnet50
+    the usual setting in the literature: --dataset=cub200:resnet50
 Data: the official archive, unpacked; or TFDS' caltech_birds2011, which it downloads (1.2 GB; needs
     pip install opencv-python).
 Network: EfficientNet-Lite0, trained at 128 pixels and tested at 160, as chosen on validation images

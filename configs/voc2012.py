@@ -1,7 +1,7 @@
 """PASCAL VOC 2012, fine-tuned from ImageNet weights; multi-label, mAP. The paper's gain: +5.73 points.
 
 Command: python train.py --dataset=voc2012 --data_dir=<folder that contains VOCdevkit>
-    the field's usual setting: --dataset=voc2012:resnet50
+    the usual setting in the literature: --dataset=voc2012:resnet50
 Data: the official archive, unpacked; or TFDS' voc/2012, which it downloads (3.9 GB). VOC's `val` is the test split,
     since the labels of its `test` are not public.
 Network: EfficientNet-Lite0, trained at 128 pixels and tested at 224, as chosen on validation images

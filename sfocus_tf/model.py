@@ -101,8 +101,8 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
             objective: a name, or an `Objective`; see `sfocus_tf.objective`.
             inner_layer: name or path of the inner attention layer; chosen automatically if `None`.
             last_layer: name or path of the last attention layer; chosen automatically if `None`.
-            grid: rows and columns of a transformer's tokens, `None` to find them; needed where the network does not
-                tell, which an error says.
+            grid: rows and columns of a transformer's tokens, `None` to infer them; an error says
+                when they cannot be inferred and must be given.
             multi_label: whether images may have several classes (labels are rows of 0 and 1, the loss is binary
                 cross-entropy).
             name: name of the model.
@@ -213,7 +213,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
     def set_term_weight(self, term: str, weight: float) -> None:
         """Changes the weight of a term from the next step on, without compiling again.
 
-        Term weights are weights of the model: files keep a changed one, and `load_weights` and `set_weights` restore
+        Term weights are variables of the model: files keep a changed one, and `load_weights` and `set_weights` restore
         it.
 
         Args:

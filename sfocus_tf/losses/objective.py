@@ -27,11 +27,11 @@ class Objective:
         inner: the separation loss at the inner layer.
         last: the separation loss at the last layer.
         consistency: the consistency loss, `sfocus_tf.losses.consistency_loss`.
-        of: what the maps explain: "score"; "relative" for the scores minus their mean over the classes, as softmax
-            ignores what is added to all of them (single-label only); or "auto", "relative" for a single-label
+        of: what the maps explain: "score"; "relative" for the scores minus their mean over the classes, since softmax
+            ignores shifts of all scores (single-label only); or "auto", "relative" for a single-label
             classifier and "score" for a multi-label one.
-        mask_gradient: differentiate the losses through the soft mask, as in the paper; `False` takes the target's
-            region as it is ("rival" always does).
+        mask_gradient: differentiate the losses through the soft mask, as in the paper; `False` treats the region as a
+            constant ("rival" always does).
         second_order: differentiate the attention through its channel weights, as in the paper; `False` treats them as
             constants, which is cheaper but another method.
         sigma: threshold of the soft mask, in [0, 1]; see `sfocus_tf.attention.soft_mask`.
