@@ -81,7 +81,7 @@ def run(fold, seed):
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".new.npz")
     names, probabilities = list(found), np.stack(list(found.values())).astype(np.float16)
-    labels = np.array([image.label for image in images], np.int8)
+    labels = np.array([image.label for image in images], np.int16)
     arrays = {"labels": labels[chosen], "test": of_fold[chosen] == fold, "images": chosen.astype(np.int16)}
     np.savez_compressed(partial, names=names, probabilities=probabilities, **arrays)
     partial.rename(file)

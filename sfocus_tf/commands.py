@@ -40,7 +40,7 @@ def explain(arguments: argparse.Namespace) -> None:
     target, rival = _number("--class", arguments.class_name, names), _number("--rival", arguments.rival, names)
     if target == rival != -1:
         raise ValueError(f"--rival={arguments.rival!r} is the class to explain: expected another class.")
-    size = _size(arguments, saved, model) or (224, 224)
+    size = _size(arguments, saved, model)
     readable_files = list(itertools.compress(files, readable([str(file) for file in files], arguments.skip_corrupt)))
     folder.mkdir(parents=True, exist_ok=True)
     paths = _figure_paths(folder, readable_files)
@@ -96,7 +96,7 @@ def compare(arguments: argparse.Namespace) -> None:
         raise ValueError(f"{problem}: expected two different names, such as --names=before,after.")
     output = _output(arguments.output)
     settings = _data_settings(arguments, *saved)
-    splits: dict[tuple[int, ...] | None, Data] = {}
+    splits: dict[tuple[int, float | None], Data] = {}
     models = [
         _model_and_split(arguments, one, mode, settings, splits)
         for one, mode in zip(saved, _modes(arguments.preprocessing, saved), strict=True)
@@ -131,8 +131,6 @@ def export(arguments: argparse.Namespace) -> None:
     saved = saved_models.find(arguments.model)
     model = saved.load(arguments.preprocessing, arguments.multi_label or None)
     size = _size(arguments, saved, model)
-    if size is None:
-        raise ValueError(f"--image_size is not set, and {arguments.model} takes images of any size.")
     names = _class_names(arguments, saved, model.num_classes)
     model.export(arguments.output, class_names=names, image_size=size, center_crop=saved.config.get("center_crop"))
     print(f"the SavedModel: {arguments.output}")
@@ -149,7 +147,7 @@ def _figure_paths(folder: pathlib.Path, files: list[pathlib.Path]) -> list[pathl
     return list(paths)
 
 
-def _size(arguments: argparse.Namespace, saved: SavedModel, model: SharpenFocus) -> tuple[int, int] | None:
+def _size(arguments: argparse.Namespace, saved: SavedModel, model: SharpenFocus) -> tuple[int, int]:
     """Height and width of a model's images: its input size, or if open, the flag's or the workdir's for tests."""
     height, width = model.classifier.input_shape[1:3]
     if height and width:
@@ -159,7 +157,9 @@ def _size(arguments: argparse.Namespace, saved: SavedModel, model: SharpenFocus)
             )
         return height, width
     size = arguments.image_size or saved.config.get("test_image_size") or saved.config.get("image_size")
-    return (size, size) if size else None
+    if not size:
+        raise ValueError(f"--image_size is not set, and {saved.path} takes images of any size.")
+    return size, size
 
 
 def _class_names(arguments: argparse.Namespace, saved: SavedModel, classes: int) -> tuple[str, ...]:
@@ -197,7 +197,6 @@ def _data_settings(arguments: argparse.Namespace, *saved: SavedModel) -> dict[st
         "name": name,
         "split": arguments.split,
         "data_dir": arguments.data_dir or config.get("data_dir"),
-        "center_crop": config.get("center_crop"),
         "examples": arguments.examples or config.get("examples"),
         "check_images": config.get("check_images", True),
         "validation_fraction": config.get("validation_fraction", 0.0),
@@ -210,20 +209,26 @@ def _model_and_split(
     saved: SavedModel,
     preprocessing: str,
     settings: dict[str, Any],
-    splits: dict[tuple[int, ...] | None, Data],
+    splits: dict[tuple[int, float | None], Data],
 ) -> tuple[SharpenFocus, Data]:
-    """A model and the images at its size; `splits` caches loaded splits by size."""
+    """A model and the images as it was trained to see them; `splits` caches loaded splits by size and crop."""
     model = saved.load(preprocessing)
     if arguments.of == "relative" and model.multi_label:  # before reading the data
         raise ValueError(f"--of=relative: expected a single-label model, got MODEL={saved.path!r}, a multi-label one.")
-    size = _size(arguments, saved, model)
-    if size and size[0] != size[1]:
-        raise ValueError(f"MODEL={saved.path!r} takes images of {size[0]}x{size[1]} pixels: expected a square.")
-    if size not in splits:
-        splits[size] = data.load(
-            **settings, image_size=size and size[0], batch_size=arguments.batch_size, training=False, regions=True
+    size, width = _size(arguments, saved, model)
+    if size != width:
+        raise ValueError(f"MODEL={saved.path!r} takes images of {size}x{width} pixels: expected a square.")
+    crop = saved.config.get("center_crop")
+    if (size, crop) not in splits:
+        splits[size, crop] = data.load(
+            **settings,
+            image_size=size,
+            center_crop=crop,
+            batch_size=arguments.batch_size,
+            training=False,
+            regions=True,
         )
-    split = splits[size]
+    split = splits[size, crop]
     names = saved.class_names
     if names and names != split.class_names:
         other = next((pair for pair in zip(names, split.class_names, strict=False) if pair[0] != pair[1]), None)
@@ -253,8 +258,8 @@ def _names(saved: list[SavedModel]) -> tuple[str, ...]:
 
 
 def _bar(total: int, unit: str) -> Callable[[int], None]:
-    """A function that updates a progress bar if stderr is a terminal."""
-    if not sys.stderr.isatty():
+    """A function that updates a progress bar, where Keras prints one, if that is a terminal."""
+    if not sys.stdout.isatty():
         return lambda done: None
     return keras.utils.Progbar(total, unit_name=unit).update
 

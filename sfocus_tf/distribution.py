@@ -39,7 +39,7 @@ def strategy(name: str = "auto", devices: Sequence[str] = ()) -> tf.distribute.S
     """
     if name not in STRATEGIES:
         raise unknown("strategy", name, STRATEGIES)
-    workers = _workers()
+    workers = workers_named()
     if name == "auto" and workers > 1:
         name = "multi_worker"
     elif name == "auto":
@@ -124,7 +124,7 @@ def folder_to_write(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         yield pathlib.Path(temporary)
 
 
-def _workers() -> int:
+def workers_named() -> int:
     """The number of processes in TF_CONFIG, which is set from Slurm's variables if missing; 0 without either."""
     if "TF_CONFIG" not in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         os.environ["TF_CONFIG"] = json.dumps(_from_slurm())

@@ -192,6 +192,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
             name = getattr(metric, "name", getattr(metric, "__name__", metric))
             if name in LOGGED:
                 raise ValueError(f"metrics: {name!r} is logged by SharpenFocus itself. Give the metric another name.")
+        self._term_weights.clock.begin(0, 0)  # of no run: a new optimizer counts its own steps
         self._chooses_jit = jit_compile == "auto"
         if self._chooses_jit and self._term_weights.step_kind().supervised:
             jit_compile = False

@@ -60,6 +60,14 @@ def test_images_of_the_comparison_where_no_answer_is_right():
     assert both_methods._examples(comparison, wrong, wrong) == [0, 2, 5, 8]
 
 
+def test_several_workers_train_one_method_at_a_time(monkeypatch, tmp_path):
+    cluster = {"cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+    with pytest.raises(ValueError, match="method='both': expected one process, got several workers"):
+        both_methods.run_both(common.get_config(), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_both_methods_are_no_single_run():
     config = common.get_config()
     config.method = "both"

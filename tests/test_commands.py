@@ -115,6 +115,30 @@ def test_a_workdir_needs_no_flags(tmp_path, capsys, monkeypatch):
         main(["explain", str(workdir), str(tmp_path / "data"), "--class=lift"])
 
 
+def test_each_model_sees_images_cropped_as_in_its_training(tmp_path, capsys, monkeypatch):
+    """Its first layers see the middle of the image, its own crop, whichever model it is compared with."""
+    monkeypatch.chdir(tmp_path)
+    data_dir, accuracy = folder_of_images(tmp_path / "data", size=16), {}
+    sides = keras.Sequential([keras.Input((16, 16, 3)), *tiny_classifier(2, 16).layers[1:]])
+    for name, crop in (("whole", None), ("middle", 0.25)):
+        workdir = tmp_path / name
+        workdir.mkdir()
+        sf.SharpenFocus(sides).save(workdir / "last.keras")
+        settings = {"dataset": "folder", "data_dir": str(data_dir), "method": "icasc", "center_crop": crop}
+        (workdir / "config.json").write_text(json.dumps(settings))
+        main(["evaluate", name, f"--output={name}.json", "--dataset=folder"])
+        accuracy[name] = json.loads((tmp_path / f"{name}.json").read_text())["summary"]
+    assert accuracy["whole"] != accuracy["middle"], "else this test says nothing"
+    seen = []
+    monkeypatch.setattr(
+        evaluation, "evaluate", lambda *given, real=evaluation.evaluate: seen.append(real(*given)) or seen[-1]
+    )
+    for order in (("whole", "middle"), ("middle", "whole")):
+        seen.clear()
+        main(["compare", *order])
+        assert [each.summary() for each in seen] == [accuracy[name] for name in order]
+
+
 def test_a_network_for_any_size_and_one_for_rectangles(tmp_path):
     data_dir = folder_of_images(tmp_path / "data", size=16)
     for name, shape in (("any", (None, None, 3)), ("wide", (16, 24, 3))):
@@ -127,9 +151,12 @@ def test_a_network_for_any_size_and_one_for_rectangles(tmp_path):
     common = ["--dataset=folder", f"--data_dir={data_dir}", f"--output={output}"]
     main(["evaluate", str(tmp_path / "any.keras"), "--image_size=20", *common])
     assert json.loads(output.read_text())["images"] == 12
+    image = str(data_dir / "test" / "left" / "0.png")
+    for command in (["evaluate", *common], ["explain", image], ["export", f"--output={tmp_path / 'served' / '1'}"]):
+        with pytest.raises(SystemExit, match=r"--image_size is not set, and .*any.keras takes images of any size"):
+            main([command[0], str(tmp_path / "any.keras"), *command[1:]])
     with pytest.raises(SystemExit, match="16x24 pixels: expected a square"):
         main(["evaluate", str(tmp_path / "wide.keras"), *common])
-    image = str(data_dir / "test" / "left" / "0.png")
     main(["explain", str(tmp_path / "wide.keras"), image, f"--output={tmp_path / 'out'}"])
 
 

@@ -123,6 +123,8 @@ def test_ignored_images_count_as_zero_in_the_terms(ignored, column):
     assert whole["dead_rival_last"] == pytest.approx(part["dead_rival_last"])
     plain = compiled(model.classifier, loss=loss).evaluate(random_images(6), given, verbose=0)
     assert whole["classification_loss"] == pytest.approx(plain, rel=1e-6)
+    listed = compiled(model, loss=[loss]).evaluate(random_images(6), given, return_dict=True, verbose=0)
+    assert listed["separation_last"] == pytest.approx(whole["separation_last"])
     history = compiled(model, loss=loss).fit(random_images(6), given, verbose=0).history
     assert np.isfinite(history["loss"]).all()
 

@@ -4,10 +4,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import special
 from tf_keras_vis.gradcam import Gradcam
 
 import sfocus_tf as sf
 from sfocus_tf import evaluation, report
+from sfocus_tf.evaluation import localisation
 from tests.conftest import crossentropy, first_images, random_images, tiny_classifier
 
 NAMES = ("ant", "bee", "cat", "dog")
@@ -128,15 +130,51 @@ def test_measures_of_contrast_maps():
     expected = model.explain(images, labels=found.labels, of="contrast")
     np.testing.assert_allclose(found.contrast.last.target, expected.last.target, rtol=1e-4, atol=1e-6)
     summary = found.summary()
-    for name in ("rival_share", "contrast_pointing", "contrast_part_pointing"):
-        assert 0 <= summary[f"{name}_last"] <= 1 and 0 <= summary[f"{name}_inner"] <= 1
+    masks = [
+        np.concatenate([batch[name] for batch in data.batches.as_numpy_iterator()]) for name in ("mask", "part_mask")
+    ]
+    for layer in ("inner", "last"):
+        maps = getattr(expected, layer)
+        shares = evaluation.rival_share(maps.target, maps.rival)
+        assert summary[f"rival_share_{layer}"] == pytest.approx(np.nanmean(shares), rel=1e-4)
+        fine = localisation.at_resolution(maps.target, images.shape[1:3])
+        for name, mask in zip(("contrast_pointing", "contrast_part_pointing"), masks, strict=True):
+            inside = mask[..., 0] == found.labels[:, np.newaxis, np.newaxis] + 1
+            hits = evaluation.pointing_game(fine, inside)
+            by_class = [hits[found.labels == label].mean() for label in np.unique(found.labels)]
+            assert summary[f"{name}_{layer}"] == pytest.approx(np.mean(by_class)), name
     assert 0 < summary["insertion"] < 1 and "contrast_insertion" not in summary
     of_contrast = evaluation.evaluate(model, data, faithfulness_steps=2, of="contrast")
     for maps in (of_contrast.contrast, of_contrast.explanation):
         np.testing.assert_allclose(maps.inner.rival, expected.inner.rival, rtol=1e-4, atol=1e-6)
     summary = of_contrast.summary()
-    for name in ("contrast_insertion", "contrast_deletion"):
-        assert 0 < summary[name] < 1
+    assert not [name for name in summary if name.startswith(("overlap", "rank_correlation", "same_peak"))]
+    report.comparison_page(of_contrast, of_contrast, data.images, ("a", "b"), "scenes")
+    rows = np.arange(len(images))
+
+    def against_the_rival(changed):
+        scores = model.predict(changed, verbose=0)
+        return special.expit(scores[rows, expected.target] - scores[rows, expected.rival])[:, np.newaxis]
+
+    given = (against_the_rival, images, expected.last.target - expected.last.rival, np.zeros(len(images), int), 2)
+    for name in ("insertion", "deletion"):
+        assert summary[f"contrast_{name}"] == pytest.approx(getattr(evaluation, name)(*given).mean(), rel=1e-4)
+
+
+def test_deletion_by_evidence_that_all_speaks_for_the_rival_is_defined():
+    """The least of it goes first: at the second of three points of the curve, half of the four pixels are the mean."""
+    seen = []
+
+    def mean_pixel(images):
+        seen.append(images[0, ..., 0])
+        return images.mean(axis=(1, 2, 3))[:, np.newaxis]
+
+    image = np.repeat(np.array([[[[10.0], [20.0]], [[30.0], [90.0]]]], np.float32), 3, axis=-1)
+    evidence = np.array([[[-1.0, -4.0], [-2.0, -3.0]]])
+    (found,) = evaluation.deletion(mean_pixel, image, evidence, np.zeros(1, int), 2)
+    np.testing.assert_allclose(seen[1], [[37.5, 20.0], [37.5, 90.0]])
+    assert found == pytest.approx((37.5 / 2 + 46.25 + 37.5 / 2) / 2)
+    assert np.isnan(evaluation.deletion(mean_pixel, image, 0 * evidence, np.zeros(1, int), 2)).all()
 
 
 def test_evaluation_of_a_model_whose_cam_has_no_negative_side():

@@ -43,7 +43,7 @@ def test_what_cannot_be_is_told(name, devices, message):
 
 
 def test_workers_are_found_in_slurm_in_its_order_and_in_tf_config(monkeypatch):
-    assert distribution._workers() == 0
+    assert distribution.workers_named() == 0
     for name, value in {
         "PROCID": "1", "STEP_NODELIST": "node[9-10]", "STEP_NUM_TASKS": "3", "STEP_TASKS_PER_NODE": "2,1",
         "JOB_ID": "40007",
@@ -51,15 +51,15 @@ def test_workers_are_found_in_slurm_in_its_order_and_in_tf_config(monkeypatch):
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setenv("TF_CONFIG", "")  # so that what is set below is taken back
     del os.environ["TF_CONFIG"]
-    assert distribution._workers() == 3
+    assert distribution.workers_named() == 3
     found = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     assert found.cluster_spec().as_dict() == {"worker": ["node9:10007", "node9:10008", "node10:10007"]}
     assert (found.task_type, found.task_id) == ("worker", 1)
     os.environ["TF_CONFIG"] = json.dumps(TWO_WORKERS)  # goes before Slurm, as it was set by hand
-    assert distribution._workers() == 2
+    assert distribution.workers_named() == 2
     os.environ["TF_CONFIG"] = "{'cluster': }"
     with pytest.raises(ValueError, match="TF_CONFIG=.*expected JSON"):
-        distribution._workers()
+        distribution.workers_named()
 
 
 @pytest.mark.parametrize(

@@ -267,7 +267,13 @@ def test_a_loss_on_probabilities_is_refused():
     ):
         with pytest.raises(ValueError, match="takes probabilities.*from_logits=True"):
             compiled(model, loss=loss).train_on_batch(random_images(6), LABELS)
-    for loss in ("kl_divergence", "KLDivergence", keras.losses.Poisson(), keras.losses.poisson):
+    for loss in (
+        "kl_divergence",
+        "KLDivergence",
+        keras.losses.Poisson(),
+        keras.losses.poisson,
+        keras.losses.CategoricalGeneralizedCrossEntropy(),
+    ):
         with pytest.raises(ValueError, match="takes probabilities.*soft labels"):
             compiled(model, loss=loss).train_on_batch(random_images(6), LABELS)
     with pytest.raises(ValueError, match=r"Pass keras.losses.BinaryFocalCrossentropy\(from_logits=True\)"):

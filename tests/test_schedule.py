@@ -178,6 +178,27 @@ def test_steps_are_updates_where_gradients_are_accumulated():
     assert shares.seen[1::2] == pytest.approx(EXPECTED)
 
 
+def test_a_loss_scale_changes_no_times():
+    """Under mixed_float16 Keras wraps the optimizer, which accumulates, in one that does not say so."""
+    model, shares = timed(), Shares()
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.0, gradient_accumulation_steps=2))
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(random_images(6), LABELS, batch_size=3, epochs=8, callbacks=[shares], verbose=0)
+    assert shares.seen[1::2] == pytest.approx(EXPECTED)
+
+
+def test_a_new_optimizer_begins_outside_of_any_fit():
+    """Its steps are not those of the fit before: all terms count fully, as in a model that was never fitted."""
+    model = timed()
+    model.fit(random_images(6), LABELS, batch_size=3, epochs=4, verbose=0)
+    fitted = model.evaluate(random_images(6), LABELS, return_dict=True, verbose=0)
+    model.compile(keras.optimizers.SGD(0.0), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    compiled_again = model.evaluate(random_images(6), LABELS, return_dict=True, verbose=0)
+    assert compiled_again["loss"] == pytest.approx(fitted["loss"]) and fitted["loss"] > fitted["classification_loss"]
+    logs = model.train_on_batch(random_images(6), LABELS, return_dict=True)
+    assert share_of(model, logs) == pytest.approx(1, rel=1e-3)
+
+
 def test_a_callback_list_and_a_single_callback_are_taken_too():
     def as_list(shares, model):
         return keras.callbacks.CallbackList([shares], add_history=True, model=model, epochs=4, steps=2)

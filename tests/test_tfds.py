@@ -96,6 +96,17 @@ def test_cifar100_by_the_builder_of_tfds(archive):
     np.testing.assert_array_equal(by_label, rows[:, 2:].reshape(20, 3, 32, 32).transpose(0, 2, 3, 1))
 
 
+def test_validation_images_are_counted_not_rounded_to_whole_per_cents(archive):
+    _, prepared = archive(archives.cifar100, images=150)
+    whole = data.load("cifar100", "train", data_dir=prepared).source.size
+    fraction = 0.56 / whole  # of an image: one of them
+    sizes = [
+        data.load("cifar100", split, data_dir=prepared, validation_fraction=fraction).source.size
+        for split in ("train", "validation")
+    ]
+    assert sizes == [whole - 1, 1]
+
+
 def test_cub_has_the_names_of_its_classes(tmp_path):
     """TFDS has numbers for them; the paths of the images say what they are."""
     png = tf.io.encode_png(tf.zeros([20, 30, 3], tf.uint8))

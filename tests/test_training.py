@@ -209,6 +209,10 @@ def test_weight_decay_shrinks_kernels_or_is_off(name, weight_decay):
             "config.optimizer.rate_for_batch=-32: expected a",
         ),
         (["--epochs=2", "--config.optimizer.warmup_epochs=3"], "config.optimizer.warmup_epochs=3.0: expected 0 up to"),
+        (
+            ["--dataset=voc2012", "--config.optimizer.schedule=step"],
+            "config.optimizer.warmup_epochs=1.0: expected 0 with config.optimizer.schedule='step'",
+        ),
         (["--config.optimizer.learning_rat=1"], "learning_rate"),
         (["--config.lr=1"], "no such setting (configs/common.py has them all): 'lr'"),
         (["--bach_size=3"], "batch_size"),

@@ -17,7 +17,7 @@ def no_second_derivative(error: Exception, classifier: keras.Model) -> ValueErro
     """
     return ValueError(
         f"classifier {classifier.name!r}: {_operation(error, classifier)} has no second derivative, which training "
-        "needs to differentiate the attention. Pass SharpenFocus(..., second_order=False), which takes the attention's "
+        "needs to differentiate the attention. Pass sf.objective(second_order=False), which takes the attention's "
         "weights as constants, or attention layers after that operation."
     )
 

@@ -10,6 +10,7 @@ from sfocus_tf.classifier import graph, probabilities
 # Losses that only take probabilities.
 _OF_PROBABILITIES = (
     keras.losses.KLDivergence, keras.losses.Poisson, keras.losses.kl_divergence, keras.losses.poisson,
+    keras.losses.CategoricalGeneralizedCrossEntropy, keras.losses.categorical_generalized_cross_entropy,
 )  # fmt: skip
 
 
@@ -155,7 +156,9 @@ def refuse_probability_loss(losses: Any) -> None:
 
 def ignored_class(loss: Any) -> int | None:
     """The label that a loss ignores (`ignore_class` of sparse cross-entropies), or `None`."""
-    if isinstance(loss, str) or loss is None:
-        return None
-    options = loss.get_config() if isinstance(loss, keras.losses.Loss) else getattr(loss, "keywords", {})
-    return options.get("ignore_class", getattr(loss, "ignore_class", None))
+    for one in keras.tree.flatten(loss):
+        options = one.get_config() if isinstance(one, keras.losses.Loss) else getattr(one, "keywords", {})
+        ignored: int | None = options.get("ignore_class", getattr(one, "ignore_class", None))
+        if ignored is not None:
+            return ignored
+    return None

@@ -96,7 +96,7 @@ def readable(paths: Sequence[str], skip_corrupt: bool) -> np.ndarray:
 
     checked = numbered.map(touch, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors().batch(256)
     bar = None
-    if len(paths) >= _SLOW and sys.stderr.isatty():
+    if len(paths) >= _SLOW and sys.stdout.isatty():
         bar = keras.utils.Progbar(len(paths), unit_name="image")
     for batch in checked.prefetch(2).as_numpy_iterator():
         good[batch] = True

@@ -63,12 +63,11 @@ def source(name: str, data_dir: str | pathlib.Path | None, part: Part, looked_fo
         raise ValueError(
             f"dataset={name!r} has the splits {', '.join(splits)}: expected train, and test or validation."
         )
-    held_out = round(100 * (1 - part.validation_fraction))
-    kept = f"{train}[:{held_out}%]" if part.validation_fraction else train
-    split = {"train": kept, "validation": f"{train}[{held_out}%:]", "test": test}[part.split]
     label_feature, multi_label = _labels(name, builder.info.features)
-    dataset = builder.as_dataset(split=split, decoders={"image": tfds.decode.SkipDecoding()})
-    size = builder.info.splits[split].num_examples if splits else _count(dataset)
+    dataset, size = _images(builder, test if part.split == "test" else train)
+    if part.split == "validation" or (part.split == "train" and part.validation_fraction):
+        kept = size - round(size * part.validation_fraction)
+        dataset, size = _images(builder, f"{train}[:{kept}]" if part.split == "train" else f"{train}[{kept}:]")
     if part.examples is not None:
         dataset, size = dataset.take(part.examples), min(size, part.examples)
 
@@ -124,10 +123,13 @@ def _builder(name: str, data_dir: str | pathlib.Path | None) -> Any:
         raise unknown("dataset: TFDS name", name, tfds.list_builders()) from error
 
 
-def _count(dataset: tf.data.Dataset) -> int:
-    """Number of elements, for data whose size TFDS has not recorded."""
-    known = int(dataset.cardinality())
-    return known if known >= 0 else int(dataset.reduce(0, lambda count, _: count + 1))
+def _images(builder: Any, split: str) -> tuple[tf.data.Dataset, int]:
+    """The examples of a split, with encoded images, and their number."""
+    dataset = builder.as_dataset(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+    if list(builder.info.splits):
+        return dataset, builder.info.splits[split].num_examples
+    known = int(dataset.cardinality())  # TFDS has not recorded the size
+    return dataset, known if known >= 0 else int(dataset.reduce(0, lambda count, _: count + 1))
 
 
 def _require_free(folder: pathlib.Path, name: str, tfds_name: str, looked_for: str | None) -> None:

@@ -12,9 +12,8 @@ from scipy import special
 from sfocus_tf.attention import LINEAR, Explanation, LayerMaps
 from sfocus_tf.data import Data
 from sfocus_tf.evaluation import classification, faithfulness, localisation, overlap
+from sfocus_tf.evaluation.measures import LAYERS
 from sfocus_tf.model import SharpenFocus
-
-LAYERS = ("inner", "last")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +26,8 @@ class Evaluation:
             image are all difficult: the image is ignored for that class.
         explanation: maps of the labelled class and its most confusing rival.
         valid: `[images]` bool, whether an image has both classes.
-        confusion: metric -> `[images]`; see `sfocus_tf.evaluation.overlap`. `rival_share_<layer>` is the share of the
+        confusion: metric -> `[images]`; see `sfocus_tf.evaluation.overlap`. Contrast maps have no overlap, rank
+            correlation or common peak, as their two sides cannot overlap. `rival_share_<layer>` is the share of the
             evidence of a contrast map that speaks for the rival; `inside_region` the share of the inner attention
             inside the last layer's region.
         pairs: `[pairs, 2]`, image and class for every class of an image whose location is known.
@@ -190,10 +190,13 @@ def _measure_batch(
     explanation, contrast, valid = keras.tree.map_structure(np.asarray, _explained(model, images, label, of))
     result = {"label": label, "valid": valid}
     for layer, (target, rival) in _by_layer(explanation).items():
+        if of != "contrast":  # whose two sides cannot overlap
+            result |= {
+                f"confusion/overlap_{layer}": overlap.region_iou(target, rival),
+                f"confusion/rank_correlation_{layer}": overlap.rank_correlation(target, rival),
+                f"confusion/same_peak_{layer}": overlap.same_peak(target, rival),
+            }
         result |= {
-            f"confusion/overlap_{layer}": overlap.region_iou(target, rival),
-            f"confusion/rank_correlation_{layer}": overlap.rank_correlation(target, rival),
-            f"confusion/same_peak_{layer}": overlap.same_peak(target, rival),
             f"confusion/no_target_{layer}": (target.max(axis=(1, 2)) <= 0).astype(float),
             f"confusion/no_rival_{layer}": (rival.max(axis=(1, 2)) <= 0).astype(float),
             f"confusion/rival_share_{layer}": overlap.rival_share(*_by_layer(contrast)[layer]),
@@ -242,7 +245,7 @@ def _faithfulness(
 
 
 def _by_layer(explanation: Explanation) -> dict[str, LayerMaps]:
-    return dict(zip(LAYERS, (explanation.inner, explanation.last), strict=True))
+    return {layer: getattr(explanation, layer) for layer in LAYERS}
 
 
 def _localise(

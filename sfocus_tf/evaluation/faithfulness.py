@@ -73,4 +73,4 @@ def _area(
         scores = probabilities(images.astype(np.float32))
         curve.append(scores[np.arange(len(scores)), class_ids])
     area = np.trapezoid(np.stack(curve), dx=1.0 / steps, axis=0)
-    return np.where(flat.max(axis=1) > 0, area, np.nan)
+    return np.where((flat != 0).any(axis=1), area, np.nan)

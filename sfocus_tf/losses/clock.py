@@ -50,7 +50,9 @@ class _SetClock(keras.callbacks.Callback):
         optimizer = self.model.optimizer
         self._epoch_began = int(tf.convert_to_tensor(optimizer.iterations))
         batches = self.params["steps"]
-        updates = batches and -(-batches // (optimizer.gradient_accumulation_steps or 1))
+        # A LossScaleOptimizer has the iterations of the one inside, but not its accumulation.
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        updates = batches and -(-batches // (inner.gradient_accumulation_steps or 1))
         steps = updates or self._counted or _UNKNOWN
         self.clock.begin(self._epoch_began - epoch * steps, self.params["epochs"] * steps)
 

@@ -53,8 +53,10 @@ def comparison_page(
         ("mended", f"{names[0]} wrong, {names[1]} right", comparison.mended, in_turn),
         ("broken", f"{names[0]} right, {names[1]} wrong", comparison.broken, in_turn),
         ("wrong", "Both wrong", comparison.wrong, in_turn),
-        ("worst", f"Highest overlap of {names[1]}", _worst(b), "highest first"),
     ]
+    overlapping = "overlap_last" in b.confusion  # not of contrast maps
+    if overlapping:
+        sections.append(("worst", f"Highest overlap of {names[1]}", _worst(b), "highest first"))
     shown = {
         key: [int(number) for number in (_in_turn(numbers, a, b) if order == in_turn else numbers)[:most]]
         for key, _, numbers, order in sections
@@ -88,7 +90,7 @@ def comparison_page(
         other_rows=[_row(difference) for name, difference in by_name.items() if name not in KEY_MEASURES],
         pairs=_pair_rows(comparison, a.class_names, with_images),
         more_pairs=max(len(comparison.pairs) - _PAIRS, 0),
-        histograms=[{"layer": layer, "bars": _histogram(a, b, layer)} for layer in LAYERS],
+        histograms=[{"layer": layer, "bars": _histogram(a, b, layer)} for layer in LAYERS if overlapping],
         sections=rendered,
         target_colour=_css(TARGET_COLOUR),
         rival_colour=_css(RIVAL_COLOUR),
@@ -197,7 +199,7 @@ def _card(
                 "predicted": evaluation.class_names[predicted],
                 "target": evaluation.class_names[target],
                 "rival": evaluation.class_names[rival],
-                "overlap": {layer: _overlap(evaluation.confusion[f"overlap_{layer}"][number]) for layer in LAYERS},
+                "overlap": {layer: _overlap(evaluation, layer, number) for layer in LAYERS},
                 "maps": {
                     layer: {
                         "target": _tinted(pair.target[number], TARGET_COLOUR),
@@ -232,8 +234,11 @@ def _contrast(number: int, evaluation: Evaluation) -> dict[str, dict[str, str]]:
     return result
 
 
-def _overlap(value: float) -> str:
-    return "no overlap: no attention" if math.isnan(value) else f"overlap {value:.2f}"
+def _overlap(evaluation: Evaluation, layer: str, number: int) -> str:
+    values = evaluation.confusion.get(f"overlap_{layer}")
+    if values is None:
+        return ""
+    return ", no overlap: no attention" if math.isnan(values[number]) else f", overlap {values[number]:.2f}"
 
 
 def _tinted(map_: np.ndarray, colour: tuple[int, int, int]) -> str:

@@ -1,12 +1,11 @@
 """`--method=both`: trains cross-entropy and ICASC by the same recipe, and compares them on the test images."""
 
 import pathlib
-from typing import Any
 
 import ml_collections
 import numpy as np
 
-from sfocus_tf import evaluation, report, saved_models
+from sfocus_tf import distribution, evaluation, report, saved_models
 from sfocus_tf.evaluation import Evaluation
 from sfocus_tf.training import build, checkpoints
 from sfocus_tf.training.config import resolve
@@ -15,7 +14,7 @@ from sfocus_tf.training.run import run
 _IMAGES = 4  # in the figure
 
 
-def run_both(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> str | None:
+def run_both(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> str:
     """Trains both methods, in `<workdir>/cross_entropy` and `<workdir>/icasc`, and writes what differs beside them.
 
     Writes `comparison.html`, a page of all measures and of the images whose answers changed, and `comparison.png`, what
@@ -26,22 +25,27 @@ def run_both(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> 
         workdir: the folder; created if it does not exist.
 
     Returns:
-        A table for the terminal; `None` for a worker that is not the chief.
+        A table for the terminal.
 
     Raises:
+        ValueError: several workers, which end together with each run.
         As `sfocus_tf.training.run`.
     """
+    if distribution.workers_named() > 1:
+        raise ValueError(
+            "method='both': expected one process, got several workers. Run --method=cross_entropy and --method=icasc, "
+            "and compare their workdirs by python -m sfocus_tf compare."
+        )
     folder = pathlib.Path(workdir).expanduser()
-    finished: dict[str, Any] = {}
     for method, name in saved_models.METHOD_NAMES.items():
         config.method = method
         print(f"\n{name}:", flush=True)
-        finished[method] = run(config, folder / method)
-    if None in finished.values():
-        return None
+        run(config, folder / method)
     test = build.split(resolve(config), "test", regions=True)
     of = "score" if test.multi_label else "relative"
-    plain, ours = (evaluation.evaluate(saved_models.find(folder / each).load(), test, of=of) for each in finished)
+    plain, ours = (
+        evaluation.evaluate(saved_models.find(folder / each).load(), test, of=of) for each in saved_models.METHOD_NAMES
+    )
     names = (saved_models.METHOD_NAMES["cross_entropy"], saved_models.METHOD_NAMES["icasc"])
     comparison = report.compare(plain, ours)
     page = report.comparison_page(

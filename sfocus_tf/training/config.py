@@ -191,6 +191,11 @@ def _check_numbers(config: ml_collections.ConfigDict) -> None:
     ):
         if not valid(value):
             raise ValueError(f"config.{key}={value}: expected {expected}.")
+    if optimizer.warmup_epochs and optimizer.schedule != "cosine":
+        raise ValueError(
+            f"config.optimizer.warmup_epochs={optimizer.warmup_epochs}: expected 0 with "
+            f"config.optimizer.schedule={optimizer.schedule!r}, as only cosine warms up."
+        )
     drops = list(optimizer.drops)
     if drops != sorted(drops) or not all(0 < share < 1 for share in drops):
         raise ValueError(f"config.optimizer.drops={tuple(drops)}: expected shares of the run, from 0 to 1, ascending.")

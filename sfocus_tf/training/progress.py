@@ -23,7 +23,7 @@ class Progress(keras.callbacks.Callback):
         """Starts a bar."""
         self.bar = None
         self.begin = time.monotonic()
-        if sys.stderr.isatty() or sys.stdout.isatty():
+        if sys.stdout.isatty():
             print(f"epoch {epoch + 1}/{self.epochs}")
             self.bar = keras.utils.Progbar(self.params["steps"], stateful_metrics=["loss"])
 
