@@ -111,7 +111,9 @@ def test_interval_is_that_of_a_paired_difference():
 
     def evaluated(values):
         explanation = sf.Explanation(values, labels, 1 - labels, maps, maps)
-        return evaluation.Evaluation(("x", "y"), labels, explanation, labels == 0, {}, np.zeros((0, 2), int), {}, {})
+        return evaluation.Evaluation(
+            ("x", "y"), labels, explanation, labels == 0, {}, np.zeros((0, 2), int), {}, {}, explanation
+        )
 
     (accuracy,) = report.compare(evaluated(worse), evaluated(scores)).differences
     error = np.sqrt(0.3 * 0.7 / 100)
@@ -132,7 +134,7 @@ def test_interval_of_mean_average_precision_is_around_it(difficult):
         scores = present + rng.normal(0, noise, labels.shape)
         explanation = sf.Explanation(scores, labels, labels, maps, maps)
         valid = present.any(axis=1) & ~present.all(axis=1)
-        return evaluation.Evaluation(NAMES, labels, explanation, valid, {}, np.zeros((0, 2), int), {}, {})
+        return evaluation.Evaluation(NAMES, labels, explanation, valid, {}, np.zeros((0, 2), int), {}, {}, explanation)
 
     (precision,) = report.compare(evaluated(1.0), evaluated(0.5)).differences
     assert precision.name == "mAP" and 0 < precision.low < precision.b - precision.a < precision.high < 0.5
@@ -157,8 +159,9 @@ def several_classes(scores, labels, rival_maps):
     inner, last = LayerMaps(ones, ones), LayerMaps(ones, rival_maps)
     explanation = sf.Explanation(scores, labels.argmax(1), scores.argmax(1), inner, last)
     confusion = {f"overlap_{layer}": evaluation.region_iou(*last) for layer in ("inner", "last")}
+    confusion |= {f"rival_share_{layer}": evaluation.rival_share(*last) for layer in ("inner", "last")}
     return evaluation.Evaluation(
-        NAMES, labels, explanation, labels.any(axis=1), confusion, np.zeros((0, 2), int), {}, {}
+        NAMES, labels, explanation, labels.any(axis=1), confusion, np.zeros((0, 2), int), {}, {}, explanation
     )
 
 
@@ -194,8 +197,10 @@ def test_images_are_taken_in_turn_from_confused_pairs():
     scores = np.eye(3)[(labels + 1) % 3]
     maps = LayerMaps(np.ones((28, 2, 2)), np.ones((28, 2, 2)))
     explanation = sf.Explanation(scores, labels, labels, maps, maps)
-    confusion = {f"overlap_{layer}": np.ones(28) for layer in ("inner", "last")}
-    found = evaluation.Evaluation(NAMES, labels, explanation, labels >= 0, confusion, np.zeros((0, 2), int), {}, {})
+    confusion = {f"{name}_{layer}": np.ones(28) for name in ("overlap", "rival_share") for layer in ("inner", "last")}
+    found = evaluation.Evaluation(
+        NAMES, labels, explanation, labels >= 0, confusion, np.zeros((0, 2), int), {}, {}, explanation
+    )
     page = report.comparison_page(
         found, found, lambda numbers: np.zeros((28, 4, 4, 3)), ("one", "two"), "birds", most=6
     )

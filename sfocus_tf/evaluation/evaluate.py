@@ -47,7 +47,7 @@ class Evaluation:
     pairs: np.ndarray
     localisation: dict[str, np.ndarray]
     faithfulness: dict[str, np.ndarray]
-    contrast: Explanation | None = None
+    contrast: Explanation
 
     @property
     def multi_label(self) -> bool:

@@ -142,7 +142,6 @@ def comparison_figure(
         at_image.imshow(image)
         at_image.set_title(label_text(a.labels[number], a.class_names), fontsize=10, fontweight="bold")
         for axis, model in zip(at_maps, (a, b), strict=True):
-            assert model.contrast is not None
             one = model.contrast.rows(number)
             axis.imshow(contrast_overlay(image, one.last.target, one.last.rival))
             axis.set_title(_answer(model, number, one), fontsize=9)

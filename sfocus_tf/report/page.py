@@ -85,7 +85,6 @@ def comparison_page(
         dataset=dataset,
         images=len(a.labels),
         several=a.multi_label,
-        contrasts=a.contrast is not None and b.contrast is not None,
         rows=[_row(by_name[name]) for name in KEY_MEASURES if name in by_name],
         other_rows=[_row(difference) for name, difference in by_name.items() if name not in KEY_MEASURES],
         pairs=_pair_rows(comparison, a.class_names, with_images),
@@ -219,9 +218,7 @@ def _card(
 
 
 def _contrast(number: int, evaluation: Evaluation) -> dict[str, dict[str, str]]:
-    """The contrast maps of an image by layer, with the rival's share of the evidence; empty if there are none."""
-    if evaluation.contrast is None:
-        return {}
+    """The contrast maps of an image by layer, with the rival's share of the evidence."""
     result = {}
     for layer, (targets, rivals) in (("inner", evaluation.contrast.inner), ("last", evaluation.contrast.last)):
         signed = signed_tint(targets[number], rivals[number])

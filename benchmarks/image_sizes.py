@@ -1,7 +1,7 @@
 """Which size should images have in testing? Measures trained networks on their validation images at several sizes.
 
   python train.py --dataset=cub200 --data_dir=... --config.validation_fraction=0.3 --workdir=runs/birds ...
-  python benchmarks/test_sizes.py runs/birds --sizes=128,160,192,224
+  python benchmarks/image_sizes.py runs/birds --sizes=128,160,192,224
 
 After training with random resized crops, larger images than those of training are classified better (Touvron et al.
 2019, arXiv 1906.06423). The test images are not touched. The workdirs must be of one data set, held out the same way;
