@@ -43,11 +43,7 @@ def overlay(image: np.ndarray, map_: np.ndarray, colour: tuple[int, int, int] = 
     Returns:
         `[height, width, 3]` float in [0, 1].
     """
-    height, width = image.shape[:2]
-    resized = PIL.Image.fromarray(tint(map_)).resize((width, height), PIL.Image.Resampling.BILINEAR)
-    strength = np.clip(np.asarray(resized), 0.0, _STRENGTH)[..., np.newaxis]
-    grey = np.mean(image, axis=-1, keepdims=True) / 255.0
-    return np.clip(grey * (1.0 - strength) + np.array(colour) / 255.0 * strength, 0.0, 1.0)
+    return _blended(image, tint(map_), colour)
 
 
 def contrast_overlay(image: np.ndarray, target: np.ndarray, rival: np.ndarray) -> np.ndarray:
@@ -61,13 +57,17 @@ def contrast_overlay(image: np.ndarray, target: np.ndarray, rival: np.ndarray) -
     Returns:
         `[height, width, 3]` float in [0, 1].
     """
-    height, width = image.shape[:2]
-    signed = PIL.Image.fromarray(signed_tint(target, rival))
-    resized = np.asarray(signed.resize((width, height), PIL.Image.Resampling.BILINEAR))[..., np.newaxis]
-    strength = np.clip(np.abs(resized), 0.0, _STRENGTH)
-    colour = np.where(resized > 0, np.array(TARGET_COLOUR), np.array(RIVAL_COLOUR)) / 255.0
-    grey = np.mean(image, axis=-1, keepdims=True) / 255.0
-    return np.clip(grey * (1.0 - strength) + colour * strength, 0.0, 1.0)
+    return _blended(image, signed_tint(target, rival))
+
+
+def rgba(
+    tinted: np.ndarray,
+    above: tuple[int, int, int] = TARGET_COLOUR,
+    below: tuple[int, int, int] = RIVAL_COLOUR,
+) -> np.ndarray:
+    """A tint as colour and opacity, `[h, w, 4]` float in [0, 1]; `above` and `below` zero have a colour each."""
+    colour = np.where(tinted[..., np.newaxis] > 0, np.array(above), np.array(below)) / 255.0
+    return np.concatenate([colour, np.abs(tinted)[..., np.newaxis]], axis=-1)
 
 
 def contrast_figure(
@@ -157,6 +157,15 @@ def _answer(model: Evaluation, number: int, explained: Explanation) -> str:
     share = model.confusion["rival_share_last"][number]
     evidence = "no evidence" if np.isnan(share) else f"{_percent(share)} for {model.class_names[explained.rival]}"
     return f"{right}: {model.class_names[int(explained.scores.argmax())]}\n{evidence}"
+
+
+def _blended(image: np.ndarray, tinted: np.ndarray, colour: tuple[int, int, int] = TARGET_COLOUR) -> np.ndarray:
+    """An image in grey under a tint, resized to it; see `rgba`."""
+    height, width = image.shape[:2]
+    resized = PIL.Image.fromarray(tinted).resize((width, height), PIL.Image.Resampling.BILINEAR)
+    coloured = rgba(np.clip(np.asarray(resized), -_STRENGTH, _STRENGTH), colour)
+    grey = np.mean(image, axis=-1, keepdims=True) / 255.0
+    return np.clip(grey * (1.0 - coloured[..., 3:]) + coloured[..., :3] * coloured[..., 3:], 0.0, 1.0)
 
 
 def _draw_scale(figure: Figure, axis: Any, peak: float) -> None:

@@ -13,7 +13,7 @@ import PIL.Image
 
 from sfocus_tf.evaluation import KEY_MEASURES, LAYERS, Evaluation, describe, label_text
 from sfocus_tf.evaluation.comparison import Comparison, Difference, compare
-from sfocus_tf.report.figure import RIVAL_COLOUR, TARGET_COLOUR, signed_tint, tint
+from sfocus_tf.report.figure import RIVAL_COLOUR, TARGET_COLOUR, rgba, signed_tint, tint
 
 _PAIRS = 15  # confused pairs in the table
 _BINS = 20
@@ -201,8 +201,8 @@ def _card(
                 "overlap": {layer: _overlap(evaluation, layer, number) for layer in LAYERS},
                 "maps": {
                     layer: {
-                        "target": _tinted(pair.target[number], TARGET_COLOUR),
-                        "rival": _tinted(pair.rival[number], RIVAL_COLOUR),
+                        "target": _coloured(rgba(tint(pair.target[number]), TARGET_COLOUR)),
+                        "rival": _coloured(rgba(tint(pair.rival[number]), RIVAL_COLOUR)),
                     }
                     for layer, pair in (("inner", explanation.inner), ("last", explanation.last))
                 },
@@ -221,13 +221,9 @@ def _contrast(number: int, evaluation: Evaluation) -> dict[str, dict[str, str]]:
     """The contrast maps of an image by layer, with the rival's share of the evidence."""
     result = {}
     for layer, (targets, rivals) in (("inner", evaluation.contrast.inner), ("last", evaluation.contrast.last)):
-        signed = signed_tint(targets[number], rivals[number])
-        pixels = np.empty((*signed.shape, 4), np.uint8)
-        pixels[..., :3] = np.where(signed[..., np.newaxis] > 0, TARGET_COLOUR, RIVAL_COLOUR)
-        pixels[..., 3] = np.round(255 * np.abs(signed))
         share = evaluation.confusion[f"rival_share_{layer}"][number]
         text = "no evidence" if math.isnan(share) else f"{100 * share:.0f} %"
-        result[layer] = {"map": _data_url(PIL.Image.fromarray(pixels), "PNG"), "share": text}
+        result[layer] = {"map": _coloured(rgba(signed_tint(targets[number], rivals[number]))), "share": text}
     return result
 
 
@@ -238,12 +234,9 @@ def _overlap(evaluation: Evaluation, layer: str, number: int) -> str:
     return ", no overlap: no attention" if math.isnan(values[number]) else f", overlap {values[number]:.2f}"
 
 
-def _tinted(map_: np.ndarray, colour: tuple[int, int, int]) -> str:
-    """A map as a small coloured PNG whose opacity is the attention; the browser scales it up smoothly."""
-    pixels = np.empty((*map_.shape, 4), np.uint8)
-    pixels[..., :3] = colour
-    pixels[..., 3] = np.round(255 * tint(map_))
-    return _data_url(PIL.Image.fromarray(pixels), "PNG")
+def _coloured(pixels: np.ndarray) -> str:
+    """A map as a small PNG in colour, of a `rgba`; the browser scales it up smoothly."""
+    return _data_url(PIL.Image.fromarray(np.round(255 * pixels).astype(np.uint8)), "PNG")
 
 
 def _data_url(image: PIL.Image.Image, kind: str, **options: Any) -> str:
