@@ -47,34 +47,7 @@ def comparison_page(
         ValueError: the evaluations are not of the same images.
     """
     comparison = comparison or compare(a, b)
-    a_right, b_right = a.correct(), b.correct()
-    in_turn = "taking turns between the confused pairs of classes"
-    sections = [
-        ("mended", f"{names[0]} wrong, {names[1]} right", comparison.mended, in_turn),
-        ("broken", f"{names[0]} right, {names[1]} wrong", comparison.broken, in_turn),
-        ("wrong", "Both wrong", comparison.wrong, in_turn),
-    ]
-    overlapping = "overlap_last" in b.confusion  # not of contrast maps
-    if overlapping:
-        sections.append(("worst", f"Highest overlap of {names[1]}", _worst(b), "highest first"))
-    shown = {
-        key: [int(number) for number in (_in_turn(numbers, a, b) if order == in_turn else numbers)[:most]]
-        for key, _, numbers, order in sections
-    }
-    shown_images = images(sorted({number for numbers in shown.values() for number in numbers}))
-    rendered: list[dict[str, Any]] = [
-        {
-            "key": key,
-            "title": title,
-            "total": len(numbers),
-            "order": order,
-            "cards": [
-                _card(number, shown_images[number], a, b, names, (bool(a_right[number]), bool(b_right[number])))
-                for number in shown[key]
-            ],
-        }
-        for key, title, numbers, order in sections
-    ]
+    rendered = _sections(a, b, comparison, names, images, most)
     with_images = {key for section in rendered for card in section["cards"] for key in card["keys"].split()}
     by_name = {difference.name: difference for difference in comparison.differences}
     environment = jinja2.Environment(
@@ -89,11 +62,51 @@ def comparison_page(
         other_rows=[_row(difference) for name, difference in by_name.items() if name not in KEY_MEASURES],
         pairs=_pair_rows(comparison, a.class_names, with_images),
         more_pairs=max(len(comparison.pairs) - _PAIRS, 0),
-        histograms=[{"layer": layer, "bars": _histogram(a, b, layer)} for layer in LAYERS if overlapping],
+        histograms=[
+            {"layer": layer, "bars": _histogram(a, b, layer)} for layer in LAYERS if f"overlap_{layer}" in b.confusion
+        ],
         sections=rendered,
         target_colour=_css(TARGET_COLOUR),
         rival_colour=_css(RIVAL_COLOUR),
     )
+
+
+def _sections(
+    a: Evaluation,
+    b: Evaluation,
+    comparison: Comparison,
+    names: tuple[str, str],
+    images: Callable[[Sequence[int]], Mapping[int, np.ndarray]],
+    most: int,
+) -> list[dict[str, Any]]:
+    """The groups of images: mended, broken, both wrong, and those of most overlap, each with a card for an image."""
+    a_right, b_right = a.correct(), b.correct()
+    in_turn = "taking turns between the confused pairs of classes"
+    sections = [
+        ("mended", f"{names[0]} wrong, {names[1]} right", comparison.mended, in_turn),
+        ("broken", f"{names[0]} right, {names[1]} wrong", comparison.broken, in_turn),
+        ("wrong", "Both wrong", comparison.wrong, in_turn),
+    ]
+    if "overlap_last" in b.confusion:  # not of contrast maps
+        sections.append(("worst", f"Highest overlap of {names[1]}", _worst(b), "highest first"))
+    shown = {
+        key: [int(number) for number in (_in_turn(numbers, a, b) if order == in_turn else numbers)[:most]]
+        for key, _, numbers, order in sections
+    }
+    shown_images = images(sorted({number for numbers in shown.values() for number in numbers}))
+    return [
+        {
+            "key": key,
+            "title": title,
+            "total": len(numbers),
+            "order": order,
+            "cards": [
+                _card(number, shown_images[number], a, b, names, (bool(a_right[number]), bool(b_right[number])))
+                for number in shown[key]
+            ],
+        }
+        for key, title, numbers, order in sections
+    ]
 
 
 def _row(difference: Difference) -> dict[str, Any]:
