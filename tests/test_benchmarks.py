@@ -11,7 +11,7 @@ import pytest
 from sfocus_tf.configs import common
 
 import sfocus_tf as sf
-from benchmarks import effects, experiments, multiplications, stored_runs, table
+from benchmarks import choices, effects, experiments, looks, multiplications, stored_runs, table
 from sfocus_tf import backbones
 from sfocus_tf.training import resolve
 from tests import archives
@@ -272,3 +272,37 @@ def test_archived_runs_are_compared_within_one_recipe(tmp_path, recipe):
     stored(folder, "icasc", 2, recipe | {"image_size": 64}, accuracy=0.75, objective=None)
     with pytest.raises(SystemExit, match="icasc-2.json differ in their recipes"):
         stored_runs.read_archive("cub200", tmp_path)
+
+
+def test_second_looks_are_chosen_on_other_folds(tmp_path):
+    """Of 40 images in 4 folds, 10 are uncertain and wrong at first. Attention mends all of them, a central crop half of
+    them, and any other second look spoils what was right, so that no weight is given to it.
+    """
+    images, fold = np.arange(40), np.arange(40) % 4
+    labels, uncertain = images % 2, images % 4 == images // 4 % 4
+
+    def look(right, confidence):
+        chance = np.where(right, confidence, 1 - confidence)
+        return np.where(labels[:, np.newaxis] == [0, 1], chance[:, np.newaxis], 1 - chance[:, np.newaxis])
+
+    first = look(~uncertain, np.where(uncertain, 0.55, 0.9))
+    seconds = {"relative-last-target": look(labels >= 0, 0.95), "central": look(images % 8 < 4, 0.95)}
+    ways = [f"one:{size}" for size in looks.SIZES]
+    for base in looks.BASES:
+        ways += [f"{base}:{'-'.join(of)}:0.3" for of in looks.MAPS]
+        ways += [f"{base}:{region}:1" for region in ("central", "random", "box")]
+    found = [first if way.startswith("one") else seconds.get(way.split(":")[1], look(labels < 0, 0.95)) for way in ways]
+    for number in range(4):
+        here = (fold == number) | (fold == (number + 1) % 4)
+        arrays = {"labels": labels[here], "test": (fold == number)[here], "images": images[here]}
+        np.savez(tmp_path / f"{number}-0.npz", names=ways, probabilities=np.stack(found)[:, here], **arrays)
+    summary = choices.summary(tmp_path, folds=4)
+    row = summary["192"]
+    wrong = 100 * uncertain.mean()
+    assert row["one"]["accuracy"] == row["random"]["accuracy"] == row["equal"]["accuracy"] == 100 - wrong
+    assert row["relative-last-target"]["accuracy"] == 100 and row["score-last-target"]["accuracy"] == 100 - wrong
+    mended = 100 * (uncertain & (images % 8 < 4)).mean()
+    assert row["central"]["accuracy"] == pytest.approx(100 - wrong + mended)
+    mean, low, high = row["relative-last-target"]["equal"]
+    assert mean == pytest.approx(wrong) and 0 < low < mean < high
+    assert "| relative-last-target | 100.0 | +25.00 (" in choices.markdown(summary)
