@@ -61,7 +61,7 @@ def train(strategy, normalised):
         keras.utils.set_random_seed(0)
         term = sf.Term(1.0, warmup=0.1, ramp=0.2)  # 2 and 4 steps
         form = "overlap" if normalised else "rival"  # the paper's and the default one
-        objective = sf.Objective(form, term, term, term, omega=5.0, minimum_mass=0.0)
+        objective = sf.Objective(form, term, term, term, of="score", omega=5.0, minimum_mass=0.0)
         model = sf.SharpenFocus(classifier(normalised), objective)
         model.compile(keras.optimizers.SGD(0.02), crossentropy(), metrics=["accuracy"])
     if normalised:  # 22 images in batches of 12 leave 10 for the last one

@@ -99,7 +99,7 @@ def test_a_file_of_version_0_1_is_the_same_model(named, separation, tmp_path):
         for key, values in terms.items()
     }
     weights = (sf.Term(weight) for weight, *_ in terms.values())
-    objective = sf.Objective(separation, *weights, sigma=0.5, omega=40.0, theta=0.6, minimum_mass=0.01)
+    objective = sf.Objective(separation, *weights, of="score", sigma=0.5, omega=40.0, theta=0.6, minimum_mass=0.01)
     model = compiled(sf.SharpenFocus(tiny_classifier(), objective), rate=0.0)
     model.save(tmp_path / "model.keras")
     settings = {"sigma": 0.5, "omega": 40.0, "theta": 0.6, "minimum_mass": 0.01, "separation": named}
