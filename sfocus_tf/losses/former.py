@@ -38,4 +38,4 @@ def objective_of(config: dict[str, Any]) -> tuple[Objective, str | None]:
         separation = "rival"
     elif config.get("attention", "grad_cam") != "grad_cam":
         reason = f"it was trained on maps by {config['attention']!r}; training uses Grad-CAM alone now"
-    return Objective(separation, **settings, of="score", per_class=False, steps=steps), reason
+    return Objective(separation, **settings, per_class=False, steps=steps), reason

@@ -17,8 +17,9 @@ class Objective:
 
         L = L_classification + w1 * L_AS(inner) + w2 * L_AS(last) + w3 * L_AC
 
-    Source: "Sharpen Focus: Learning with Attention Separability and Consistency", ICCV 2019, arXiv 1811.07484. The
-    warmup and ramp of a term are shares of one `fit`, from epoch 0 to `epochs`.
+    `sfocus_tf.objective` has the named ones; `Objective()` is "default" from the first step on. Source: "Sharpen Focus:
+    Learning with Attention Separability and Consistency", ICCV 2019, arXiv 1811.07484. The warmup and ramp of a term
+    are shares of one `fit`, from epoch 0 to `epochs`.
 
     Attributes:
         separation: form of the separation loss: "overlap", the paper's `sfocus_tf.losses.separation_loss`, which
@@ -52,7 +53,7 @@ class Objective:
     inner: Term = _OFF
     last: Term = _LAST
     consistency: Term = _OFF
-    of: str = "auto"
+    of: str = "score"
     mask_gradient: bool = True
     second_order: bool = True
     sigma: float = 0.55
@@ -92,9 +93,9 @@ def _late(weight: float) -> Term:
 OBJECTIVES = {
     # The paper's equations: all weights 1 from the first step, no image left out. For several labels they are meant
     # beside a sum over the classes; with Keras' mean over them, each is divided by the number of classes.
-    "paper": Objective("overlap", Term(1.0), Term(1.0), Term(1.0), of="score", minimum_mass=0.0),
-    "default": Objective("rival", _late(0.0), _late(0.3), _late(0.0), of="score"),
-    "light": Objective("rival", _late(0.0), _late(0.3), _late(0.0), of="score"),
+    "paper": Objective("overlap", Term(1.0), Term(1.0), Term(1.0), minimum_mass=0.0),
+    "default": Objective("rival", _late(0.0), _late(0.3), _late(0.0)),
+    "light": Objective("rival", _late(0.0), _late(0.3), _late(0.0)),
 }
 
 
