@@ -35,7 +35,7 @@ def test_an_operation_without_a_second_derivative_is_named(operation):
         ValueError, match=f"operation {operation} has no second derivative.*sf.objective\\(second_order=False\\)"
     ):
         model.fit(random_images(6), LABELS, verbose=0)
-    first_order = compiled(sf.SharpenFocus(classifier_with(between()), sf.objective(second_order=False)))
+    first_order = compiled(sf.SharpenFocus(classifier_with(between()), sf.objective("paper", second_order=False)))
     assert np.isfinite(first_order.fit(random_images(6), LABELS, verbose=0).history["loss"]).all()
 
 
