@@ -88,6 +88,8 @@ def test_the_workdir_holds_everything(finished):
     assert results["config"]["optimizer"]["learning_rate"] == 0.02
     # What the config leaves to the named objective is spelt out.
     assert results["objective"] == dataclasses.asdict(sf.objective("default"))
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    assert not cpuinfo.exists() or f": {results['machine']['processor']}\n" in cpuinfo.read_text()
     assert results["config"]["objective"]["last"]["weight"] is None
     with open(workdir / "history.csv") as file:
         rows = list(csv.DictReader(file))

@@ -88,12 +88,22 @@ def collect(
             "python": platform.python_version(),
         },
         "machine": {
-            "processor": platform.machine(),
+            "processor": _processor(),
             "devices": [d.device_type for d in tf.config.list_physical_devices()],
             "replicas": model.distribute_strategy.num_replicas_in_sync,
         },
         "config": config.given,
     }
+
+
+def _processor() -> str:
+    """The processor's model, since deterministic runs repeat to the bit on one model alone."""
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _headline(model: SharpenFocus, test: Data) -> dict[str, float | None]:
