@@ -68,22 +68,22 @@ def run(experiment, arm, seed, runs, results):
         workdir.mkdir(parents=True, exist_ok=True)
         python(str(_ROOT / "train.py"), *arguments(experiment, arm, seed, workdir))
         finished = json.loads((workdir / "results.json").read_text())
-        finished["measures"] = measured(workdir, several="mAP" in finished["test"])
+        finished["own"] = evaluated(workdir, "--of=score")
+        few = evaluated(workdir, "--faithfulness", f"--examples={8 if _TINY.value else _FAITHFULNESS_IMAGES}")
+        finished["measures"] = finished["test"] | {
+            key: value for key, value in few.items() if key.endswith(("insertion", "deletion"))
+        }
         file.parent.mkdir(parents=True, exist_ok=True)
         checkpoints.write_text(file, json.dumps(finished, indent=2) + "\n")
         print(f"{experiment} {arm} {seed}: done", flush=True)
     return json.loads(file.read_text())
 
 
-def measured(workdir, several):
-    """The measures of relative maps (of several labels: of the scores' own), and insertion and deletion."""
-    maps, output = "--of=score" if several else "--of=relative", workdir / "evaluation.json"
-    common = ("-m", "sfocus_tf", "evaluate", str(workdir), maps, f"--output={output}")
-    python(*common)
-    found = json.loads(output.read_text())["summary"]
-    python(*common, "--faithfulness", f"--examples={8 if _TINY.value else _FAITHFULNESS_IMAGES}")
-    few = json.loads(output.read_text())["summary"]
-    return found | {key: value for key, value in few.items() if key.endswith(("insertion", "deletion"))}
+def evaluated(workdir, *flags_):
+    """The summary of `python -m sfocus_tf evaluate` with these flags."""
+    output = workdir / "evaluation.json"
+    python("-m", "sfocus_tf", "evaluate", str(workdir), f"--output={output}", *flags_)
+    return json.loads(output.read_text())["summary"]
 
 
 def python(*command):
@@ -103,7 +103,8 @@ def repeated(experiment):
     elsewhere = pathlib.Path(_RUNS.value, "repeated")  # an interrupted repetition goes on there
     again = run(experiment, "cross_entropy", 0, elsewhere, elsewhere / "results")
     shutil.rmtree(elsewhere)
-    same = all(before[key] == again[key] for key in ("test", "test_loss", "measures"))
+    measures = (stored_runs.metric_of(before), *stored_runs.MEASURES)
+    same = all(stored_runs.value_of(before, name) == stored_runs.value_of(again, name) for name in measures)
     metric = stored_runs.metric_of(before)
     return {"metric": metric, "stored": before["test"][metric], "repeated": again["test"][metric], "identical": same}
 

@@ -58,7 +58,7 @@ def value_of(run, measure):
     if measure == "log_loss":
         return run["test_loss"]
     if measure.startswith("own_"):
-        return run["test"].get(measure.removeprefix("own_"))
+        return run.get("own", run["test"]).get(measure.removeprefix("own_"))
     return run.get("measures", {}).get(measure)
 
 

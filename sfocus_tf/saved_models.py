@@ -113,6 +113,10 @@ def find(path: str | pathlib.Path, argument: str = "MODEL") -> SavedModel:
     file = pathlib.Path(path).expanduser()
     if file.is_dir():
         file = file / "last.keras"
+    runs = [each.parent for each in sorted(pathlib.Path(path).expanduser().glob("*/last.keras"))]
+    if not file.is_file() and runs:
+        names = " or ".join(map(str, runs))
+        raise FileNotFoundError(f"{argument}={str(path)!r} has several runs. Expected one of them: {names}.")
     if not file.is_file():
         raise FileNotFoundError(
             f"{argument}={str(path)!r}: {file} does not exist. Expected a .keras file, or a workdir of train.py."

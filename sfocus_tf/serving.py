@@ -293,8 +293,8 @@ def _write_warm_up(folder: pathlib.Path, name: str, image_size: tuple[int, int],
         from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2  # noqa: PLC0415 (optional)
     except ImportError:
         warnings.warn(
-            "export: without warmup requests, so the first requests to TF Serving will be slow. To write them: "
-            "pip install 'sfocus_tf[serving]'.",
+            "export: without warmup requests, so the first requests to TF Serving will be slow. To write them, install "
+            "tensorflow-serving-api, as pip install -e '.[serving]' does.",
             stacklevel=4,
         )
         return

@@ -71,7 +71,7 @@ def test_explain_a_strangers_network(stranger, tmp_path, cam, capsys):
     main(["explain", str(root / "mobile.keras"), *given, "--preprocessing=tf", "--class=right",
           f"--class_names={tmp_path / 'names.txt'}", f"--output={tmp_path / 'out'}", *extra])  # fmt: skip
     figures = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert figures == ["0-1.png", "0.png", "1.png"] and "3 figure(s)" in capsys.readouterr().out
+    assert figures == ["0-1.png", "0.png", "1.png"] and "3 figures in" in capsys.readouterr().out
     assert PIL.Image.open(tmp_path / "out" / "1.png").size[0] > 400
 
 
@@ -97,10 +97,14 @@ def test_a_workdir_needs_no_flags(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     main(["evaluate", str(workdir)])
     measured = json.loads((tmp_path / "evaluation.json").read_text())
-    main(["evaluate", str(workdir), "--of=relative", "--output=relative.json"])
-    relative = json.loads((tmp_path / "relative.json").read_text())
-    assert measured["images"] == 12 and measured["classes"] == relative["classes"]
-    assert measured["summary"] != relative["summary"]
+    main(["evaluate", str(workdir), "--of=score", "--output=score.json"])
+    assert "maps are of the scores themselves" in capsys.readouterr().out
+    of_scores = json.loads((tmp_path / "score.json").read_text())
+    assert measured["images"] == 12 and measured["classes"] == of_scores["classes"]
+    assert (measured["of"], of_scores["of"]) == ("relative", "score")
+    assert measured["summary"] != of_scores["summary"]
+    with pytest.raises(SystemExit, match="MODEL='.*' has several runs. Expected one of them: .*run"):
+        main(["evaluate", str(tmp_path)])
     for _ in range(2):  # its own figures are no images to explain
         main(["explain", str(workdir), ".", "--rival=left", "--batch_size=5"])
         assert len(list((tmp_path / "explanations").iterdir())) == 24

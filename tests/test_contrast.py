@@ -92,11 +92,10 @@ def test_figure_names_both_classes_with_their_probabilities_and_the_scale(multi_
         title = titles[3 * row]
         assert title.startswith(f"label: {NAMES[1 + row]}\n")
         for ids, colour in ((contrast.target, "blue"), (contrast.rival, "orange")):
-            assert f"{NAMES[ids[row]]} ({100 * probabilities[row, ids[row]]:.0f} %, {colour})" in title
+            assert f"{NAMES[ids[row]]} ({colour}): probability {100 * probabilities[row, ids[row]]:.0f} %" in title
         sides = contrast.last.target[row].sum(), contrast.last.rival[row].sum()
-        assert (
-            titles[3 * row + 1] == f"last layer\n{100 * sides[1] / sum(sides):.0f} % for {NAMES[contrast.rival[row]]}"
-        )
+        share = f"evidence: {100 * sides[1] / sum(sides):.0f} % for {NAMES[contrast.rival[row]]}"
+        assert titles[3 * row + 1] == f"last layer\n{share}"
     scales = [label.get_text() for axis in figure.axes[6:] for label in axis.get_xticklabels()]
     peak = max(contrast.last.target[0].max(), contrast.last.rival[0].max())
     assert scales[:3] == [f"{peak:.2g}", "0", f"{peak:.2g}"]

@@ -1,5 +1,6 @@
 """Data sets by name: what comes out, that it can be repeated, and what happens to bad input."""
 
+import pathlib
 import shutil
 
 import keras
@@ -206,6 +207,29 @@ def test_corrupt_images(class_folders):
     train = data.load("folder", "train", data_dir=class_folders, skip_corrupt=True, batch_size=4)
     assert train.source.size == 7 and train.source.skipped == (str(bad),)
     assert len(records(train.epochs(0, 1))[1]) == 7
+
+
+def test_class_folders_without_splits(class_folders):
+    """Every fifth image of a class, by file name, is for testing; a folder of data sets is not taken for one."""
+    root = class_folders / "unsplit"
+    for name, count in (("apple", 11), ("plum", 6)):
+        (root / name).mkdir(parents=True)
+        image = next((class_folders / "train" / name).iterdir())
+        for number in range(count):
+            shutil.copy(image, root / name / f"{number:02}{image.suffix}")
+    parts = {
+        split: data.load("folder", split, data_dir=root, validation_fraction=0.3).source
+        for split in ("train", "validation", "test")
+    }
+    assert [pathlib.Path(file).stem for file in parts["test"].files] == ["04", "09", "04"]
+    assert [part.size for part in parts.values()] == [10, 4, 3]
+    assert len({file for part in parts.values() for file in part.files}) == 17
+    assert "every fifth image of a class" in parts["train"].note and str(root) in parts["train"].note
+    above = root.parent / "above"
+    (above / "more").mkdir(parents=True)
+    shutil.move(root, above / "birds")
+    with pytest.raises(FileNotFoundError, match=f"data_dir='{above}' has no train/, and no class folders"):
+        data.load("folder", "train", data_dir=above)
 
 
 def test_folders_that_are_not_as_they_should_be(class_folders):

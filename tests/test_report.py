@@ -50,12 +50,16 @@ def test_figure_has_a_row_an_image_and_names_classes_and_overlap(tmp_path):
     overlap = evaluation.region_iou(explanation.last.target, explanation.last.rival)
     for row in range(3):
         assert NAMES[row] in titles[5 * row]
-        assert f"target: {NAMES[explanation.target[row]]}\nscore" in titles[5 * row + 1]
-        assert f"rival: {NAMES[explanation.rival[row]]}\nscore" in titles[5 * row + 4]
-        assert f"overlap {overlap[row]:.2f}" in titles[5 * row + 4] or "no attention" in titles[5 * row + 4]
+        assert f"predicted: {NAMES[explanation.target[row]]}\nscore" in titles[5 * row + 1]
+        assert "last layer" in titles[5 * row + 1] and "last layer" in titles[5 * row + 2]
+        assert f"rival: {NAMES[explanation.rival[row]]}\nscore" in titles[5 * row + 2]
+        assert f"overlap {overlap[row]:.2f}" in titles[5 * row + 2] or "no attention" in titles[5 * row + 2]
     figure.savefig(tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     assert len(report.attention_figure(images, explanation, NAMES, layers={"last": "pixels"}).axes) == 9
+    others = explanation._replace(target=explanation.rival, rival=explanation.target)  # a class that is not predicted
+    titles = [axis.get_title() for axis in report.attention_figure(images, others, NAMES).axes]
+    assert titles[1].startswith(f"target: {NAMES[others.target[0]]}\n")
     empty = np.zeros((len(images), 0, 0), np.float32)  # as of explain(images, inner=False)
     last_alone = explanation._replace(inner=LayerMaps(empty, empty))
     assert len(report.attention_figure(images, last_alone, NAMES).axes) == 9
@@ -112,7 +116,7 @@ def test_interval_is_that_of_a_paired_difference():
     def evaluated(values):
         explanation = sf.Explanation(values, labels, 1 - labels, maps, maps)
         return evaluation.Evaluation(
-            ("x", "y"), labels, explanation, labels == 0, {}, np.zeros((0, 2), int), {}, {}, explanation
+            ("x", "y"), labels, explanation, labels == 0, {}, np.zeros((0, 2), int), {}, {}, explanation, "score"
         )
 
     (accuracy,) = report.compare(evaluated(worse), evaluated(scores)).differences
@@ -134,7 +138,9 @@ def test_interval_of_mean_average_precision_is_around_it(difficult):
         scores = present + rng.normal(0, noise, labels.shape)
         explanation = sf.Explanation(scores, labels, labels, maps, maps)
         valid = present.any(axis=1) & ~present.all(axis=1)
-        return evaluation.Evaluation(NAMES, labels, explanation, valid, {}, np.zeros((0, 2), int), {}, {}, explanation)
+        return evaluation.Evaluation(
+            NAMES, labels, explanation, valid, {}, np.zeros((0, 2), int), {}, {}, explanation, "score"
+        )
 
     (precision,) = report.compare(evaluated(1.0), evaluated(0.5)).differences
     assert precision.name == "mAP" and 0 < precision.low < precision.b - precision.a < precision.high < 0.5
@@ -161,7 +167,7 @@ def several_classes(scores, labels, rival_maps):
     confusion = {f"overlap_{layer}": evaluation.region_iou(*last) for layer in ("inner", "last")}
     confusion |= {f"rival_share_{layer}": evaluation.rival_share(*last) for layer in ("inner", "last")}
     return evaluation.Evaluation(
-        NAMES, labels, explanation, labels.any(axis=1), confusion, np.zeros((0, 2), int), {}, {}, explanation
+        NAMES, labels, explanation, labels.any(axis=1), confusion, np.zeros((0, 2), int), {}, {}, explanation, "score"
     )
 
 
@@ -199,7 +205,7 @@ def test_images_are_taken_in_turn_from_confused_pairs():
     explanation = sf.Explanation(scores, labels, labels, maps, maps)
     confusion = {f"{name}_{layer}": np.ones(28) for name in ("overlap", "rival_share") for layer in ("inner", "last")}
     found = evaluation.Evaluation(
-        NAMES, labels, explanation, labels >= 0, confusion, np.zeros((0, 2), int), {}, {}, explanation
+        NAMES, labels, explanation, labels >= 0, confusion, np.zeros((0, 2), int), {}, {}, explanation, "score"
     )
     page = report.comparison_page(
         found, found, lambda numbers: np.zeros((28, 4, 4, 3)), ("one", "two"), "birds", most=6
@@ -254,7 +260,10 @@ def test_comparison_figure_says_what_each_model_answers_and_why(count):
             answer, share = axis.get_title().split("\n")
             name = data.class_names[model.explanation.scores[number].argmax()]
             assert answer == f"{'right' if name == at_image.get_title() else 'wrong'}: {name}"
-            assert share.startswith(f"{100 * model.confusion['rival_share_last'][number]:.0f} % for ")
+            assert share.startswith(f"evidence: {100 * model.confusion['rival_share_last'][number]:.0f} % for ")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "evidence for the label", "evidence for its rival",
+    ]  # fmt: skip
     assert sum(axis.axison for axis in figure.axes) == 3 * count  # places that are left over show no frame
 
 

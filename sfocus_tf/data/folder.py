@@ -1,4 +1,5 @@
-"""Reads images from class folders: `<data_dir>/{train,validation,test}/<class>/*.jpg`, and ImageNet's layout.
+"""Reads images from class folders: `<data_dir>/{train,validation,test}/<class>/*.jpg`, or `<data_dir>/<class>/*.jpg`;
+and ImageNet's layout.
 
 See `sfocus_tf.data.listing` for the files and folders it ignores.
 """
@@ -7,12 +8,18 @@ import dataclasses
 import pathlib
 import re
 
+import numpy as np
+
 from sfocus_tf.data.files import existing_folder, labelled
 from sfocus_tf.data.formats import EXTENSIONS
 from sfocus_tf.data.listing import folders_in, images_below, images_in
 from sfocus_tf.data.source import Part, Source
 
-_EXPECTED = "a folder with class folders in train/ and in test/ (or validation/, val/), as <split>/<class>/*.jpg"
+_EXPECTED = (
+    "a folder with class folders, <class>/*.jpg, or with class folders in train/ and in test/, <split>/<class>/*.jpg"
+)
+_SPLITS = ("train", "validation", "val", "test")
+_EVERY = 5  # of unsplit images of a class, which one is for testing
 _EXPECTED_OF_IMAGENET = "class folders in train/ and val/, such as train/n01440764/*.JPEG and val/n01440764/*.JPEG"
 _SYNSET = re.compile("n[0-9]")
 
@@ -34,14 +41,15 @@ def source(data_dir: str | pathlib.Path | None, part: Part) -> Source:
     """A part of a folder of class folders.
 
     Without a `validation` (or `val`) folder, validation images are held out of `train`; without a `test` folder,
-    `validation` is the test split.
+    `validation` is the test split. If the folder has none of these but class folders, every fifth image of a class, by
+    file name, is a test image.
 
     Args:
         data_dir: the folder.
         part: which images; `validation_fraction` is ignored if there are both `validation` and `test` folders.
 
     Returns:
-        The source; classes are the folders of `train`, sorted by name.
+        The source; classes are the folders of `train`, sorted by name, or of the folder itself.
 
     Raises:
         FileNotFoundError: the folder, or `train` or `test` in it, is missing.
@@ -49,6 +57,9 @@ def source(data_dir: str | pathlib.Path | None, part: Part) -> Source:
         CorruptImageError: an image cannot be decoded.
     """
     root = existing_folder("data_dir", data_dir, _EXPECTED)
+    is_split = root.name in _SPLITS and _splits_in(root.parent) != [root.name]
+    if not _splits_in(root) and not is_split:
+        return _unsplit(root, part)
     folders = {"train": existing_folder("data_dir", root / "train", _EXPECTED), "test": root / "test"}
     own_validation = root / ("val" if (root / "val").is_dir() else "validation")
     if not folders["test"].is_dir():
@@ -75,6 +86,25 @@ def imagenet(data_dir: str | pathlib.Path, part: Part) -> Source:
     root = pathlib.Path(data_dir)
     test = root / ("validation" if (root / "validation").is_dir() else "val")
     return _source({"train": root / "train", "test": test}, part, _EXPECTED_OF_IMAGENET)
+
+
+def _splits_in(folder: pathlib.Path) -> list[str]:
+    return [name for name in _SPLITS if (folder / name).is_dir()]
+
+
+def _unsplit(root: pathlib.Path, part: Part) -> Source:
+    """A part of the class folders in `root`."""
+    class_names = tuple(entry.name for entry in folders_in(root))
+    # Images directly inside, so that a folder of data sets is not taken for one.
+    if len(class_names) < 2 or not all(images_in(root / name) for name in class_names):
+        raise FileNotFoundError(f"data_dir={str(root)!r} has no train/, and no class folders. Expected {_EXPECTED}.")
+    paths, labels = _images(root, class_names)
+    place_in_class = np.arange(len(labels)) - np.searchsorted(labels, labels)
+    for_test = place_in_class % _EVERY == _EVERY - 1
+    chosen = np.flatnonzero(for_test == (part.split == "test"))
+    found = labelled(class_names, paths, labels, chosen[part.numbers(len(chosen))], part)
+    note = f"{root} has no train/ and test/: every fifth image of a class, by file name, is a test image"
+    return dataclasses.replace(found, note=note)
 
 
 def _source(folders: dict[str, pathlib.Path], part: Part, expected: str) -> Source:

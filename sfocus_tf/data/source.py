@@ -31,6 +31,7 @@ class Source:
         multi_label: whether an image may have several classes.
         files: path of each image, if images are files.
         skipped: paths of the corrupt images that were skipped.
+        note: what a user should know of how the data were read, or "".
     """
 
     class_names: tuple[str, ...]
@@ -40,6 +41,7 @@ class Source:
     multi_label: bool = False
     files: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    note: str = ""
 
 
 def indexed_keys(numbers: np.ndarray) -> Callable[[tf.Tensor | None], tf.data.Dataset]:

@@ -18,12 +18,13 @@ from sfocus_tf.evaluation.localisation import (
     inside_boxes,
     pointing_game,
 )
-from sfocus_tf.evaluation.measures import KEY_MEASURES, LAYERS, Measure, describe
+from sfocus_tf.evaluation.measures import KEY_MEASURES, LAYERS, MAPS, Measure, describe
 from sfocus_tf.evaluation.overlap import inside_region, rank_correlation, region_iou, rival_share, same_peak
 
 __all__ = [
     "KEY_MEASURES",
     "LAYERS",
+    "MAPS",
     "Evaluation",
     "Measure",
     "accuracy",

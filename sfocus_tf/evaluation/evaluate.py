@@ -37,6 +37,7 @@ class Evaluation:
             of the probability of the labelled class against the rival alone, `sigmoid(Y_T - Y_C)`. Empty unless
             requested.
         contrast: contrast maps of the same classes: what speaks for the labelled class, and what for its rival.
+        of: what the maps explain: "score", "relative" or "contrast".
     """
 
     class_names: tuple[str, ...]
@@ -48,6 +49,7 @@ class Evaluation:
     localisation: dict[str, np.ndarray]
     faithfulness: dict[str, np.ndarray]
     contrast: Explanation
+    of: str
 
     @property
     def multi_label(self) -> bool:
@@ -102,7 +104,7 @@ class Evaluation:
             for true, other in pairs
         ]
         summary = {key: _plain(value) for key, value in self.summary().items()}
-        return {"images": len(self.labels), "summary": summary, "classes": table, "confused": confused}
+        return {"images": len(self.labels), "of": self.of, "summary": summary, "classes": table, "confused": confused}
 
 
 def averaged_over_classes(measure: str) -> bool:
@@ -115,7 +117,7 @@ def evaluate(
     data: Data,
     faithfulness_steps: int = 0,
     on_batch: Callable[[int], None] | None = None,
-    of: str = "score",
+    of: str | None = None,
 ) -> Evaluation:
     """Evaluates a classifier on a split, with every metric that the data allow.
 
@@ -125,8 +127,8 @@ def evaluate(
             measured if it has boxes or masks, for every class of an image.
         faithfulness_steps: steps of insertion and deletion (16 is usual; each costs two passes), 0 to skip them.
         on_batch: called after each batch with the number of batches done.
-        of: what the maps explain, as in `SharpenFocus.explain`. Metrics of "relative" maps are invariant to adding a
-            constant to all scores of an image.
+        of: what the maps explain, as in `SharpenFocus.explain`; by default "relative", whose metrics are invariant to
+            adding a constant to all scores of an image, as the classes are, and for a multi-label model "score".
 
     Returns:
         The evaluation.
@@ -145,6 +147,7 @@ def evaluate(
             f"data: {len(data.class_names)} classes, {_several(data.multi_label)}; the model has {model.num_classes}, "
             f"{_several(model.multi_label)}."
         )
+    of = of or ("score" if model.multi_label else "relative")
     parts: list[dict[str, np.ndarray]] = []
     explanations: list[tuple[Explanation, Explanation]] = []
     images = 0
@@ -172,6 +175,7 @@ def evaluate(
         group("localisation/"),
         group("faithfulness/"),
         contrast,
+        of,
     )
 
 

@@ -3,6 +3,12 @@
 from typing import NamedTuple
 
 LAYERS = ("last", "inner")
+# What is said of the maps that measures are of, by `Evaluation.of`.
+MAPS = {
+    "score": "of the scores themselves",
+    "relative": "relative (of each score minus the mean over the classes)",
+    "contrast": "contrast maps (of the target's score minus the rival's)",
+}
 # What a reader looks at first, in this order; an evaluation has those that its data allow.
 KEY_MEASURES = (
     "mAP", "accuracy", "overlap_last", "rival_share_last", "pointing_last", "part_pointing_last", "inside_region"

@@ -7,6 +7,7 @@ import numpy as np
 import PIL.Image
 from matplotlib import cm, colors
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from scipy import special
 
 from sfocus_tf.attention import Explanation
@@ -101,17 +102,15 @@ def contrast_figure(
         axes[row, 0].imshow(image / 255.0)
         target, rival = int(explanation.target[row]), int(explanation.rival[row])
         lines = [] if labels is None else [f"label: {labels[row]}"]
-        lines.append(f"for {class_names[target]} ({_percent(chances[row, target])}, blue)")
-        lines.append(f"or {class_names[rival]} ({_percent(chances[row, rival])}, orange)")
+        for number, colour in ((target, "blue"), (rival, "orange")):
+            lines.append(f"{class_names[number]} ({colour}): probability {_percent(chances[row, number])}")
         axes[row, 0].set_title("\n".join(lines), fontsize=8)
         for axis, (layer, maps) in zip(axes[row, 1:], layers.items(), strict=True):
             sides = (np.asarray(maps.target[row]), np.asarray(maps.rival[row]))
             axis.imshow(contrast_overlay(image, *sides))
             total = float(sides[0].sum() + sides[1].sum())
-            share = (
-                f"{_percent(float(sides[1].sum()) / total)} for {class_names[rival]}" if total > 0 else "no evidence"
-            )
-            axis.set_title(f"{layer} layer\n{share}", fontsize=8)
+            share = float(sides[1].sum()) / total if total > 0 else np.nan
+            axis.set_title(f"{layer} layer\n{_evidence(share, class_names[rival])}", fontsize=8)
             _draw_scale(figure, axis, max(float(side.max()) for side in sides))
     return figure
 
@@ -144,19 +143,28 @@ def comparison_figure(
         for axis, model in zip(at_maps, (a, b), strict=True):
             one = model.contrast.rows(number)
             axis.imshow(contrast_overlay(image, one.last.target, one.last.rival))
-            axis.set_title(_answer(model, number, one), fontsize=9)
+            axis.set_title(_answer(model, number, one), fontsize=8)
         if column == 0:
             for axis, name in zip((at_image, *at_maps), ("label", *names), strict=True):
                 axis.set_ylabel(name, fontsize=11)
+    sides = {"for the label": TARGET_COLOUR, "for its rival": RIVAL_COLOUR}
+    patches = [
+        Patch(color="#{:02x}{:02x}{:02x}".format(*colour), label=f"evidence {side}") for side, colour in sides.items()
+    ]
+    figure.legend(handles=patches, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure
 
 
 def _answer(model: Evaluation, number: int, explained: Explanation) -> str:
     """What a model answers to an image, and how much of the evidence at the last layer speaks for the rival."""
     right = "right" if model.correct()[number] else "wrong"
-    share = model.confusion["rival_share_last"][number]
-    evidence = "no evidence" if np.isnan(share) else f"{_percent(share)} for {model.class_names[explained.rival]}"
+    evidence = _evidence(model.confusion["rival_share_last"][number], model.class_names[explained.rival])
     return f"{right}: {model.class_names[int(explained.scores.argmax())]}\n{evidence}"
+
+
+def _evidence(share: float, rival: str) -> str:
+    """How much of the evidence speaks for the rival; `share` is NaN if there is none."""
+    return "no evidence" if np.isnan(share) else f"evidence: {_percent(share)} for {rival}"
 
 
 def _blended(image: np.ndarray, tinted: np.ndarray, colour: tuple[int, int, int] = TARGET_COLOUR) -> np.ndarray:
@@ -175,6 +183,7 @@ def _draw_scale(figure: Figure, axis: Any, peak: float) -> None:
     scale = cm.ScalarMappable(colors.Normalize(-peak, peak), _DIVERGING)
     bar = figure.colorbar(scale, ax=axis, location="bottom", shrink=0.8, ticks=[-peak, 0, peak])
     bar.ax.set_xticklabels([f"{abs(tick):.2g}" for tick in (-peak, 0, peak)], fontsize=7)
+    bar.set_label("evidence at a position, in units of the score", fontsize=6)
 
 
 def _percent(share: float) -> str:
@@ -219,7 +228,7 @@ def attention_figure(
     images = _in_pixels(images)
     if not layers:
         inner = {"inner": "inner layer"} if explanation.inner.target.size else {}
-        layers = inner | {"last": "last layer"}
+        layers = {"last": "last layer"} | inner
     figure, axes = _grid(len(images), 1 + 2 * len(layers))
     for row in range(len(images)):
         axes[row, 0].imshow(images[row] / 255.0)
@@ -229,8 +238,13 @@ def attention_figure(
             maps = [layer_maps[row] for layer_maps in (explanation.inner if layer == "inner" else explanation.last)]
             overlap = float(region_iou(maps[0][np.newaxis], maps[1][np.newaxis])[0])
             numbers = (int(explanation.target[row]), int(explanation.rival[row]))
+            predicted = numbers[0] == int(np.argmax(explanation.scores[row]))
             for role, map_, number, colour in zip(
-                ("target", "rival"), maps, numbers, (TARGET_COLOUR, RIVAL_COLOUR), strict=True
+                ("predicted" if predicted else "target", "rival"),
+                maps,
+                numbers,
+                (TARGET_COLOUR, RIVAL_COLOUR),
+                strict=True,
             ):
                 score = f"score {explanation.scores[row][number]:.1f}"
                 extra = "no attention" if map_.max() <= 0 else f"overlap {overlap:.2f}" if role == "rival" else ""

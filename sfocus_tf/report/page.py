@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 import PIL.Image
 
-from sfocus_tf.evaluation import KEY_MEASURES, LAYERS, Evaluation, describe, label_text
+from sfocus_tf.evaluation import KEY_MEASURES, LAYERS, MAPS, Evaluation, describe, label_text
 from sfocus_tf.evaluation.comparison import Comparison, Difference, compare
 from sfocus_tf.report.figure import RIVAL_COLOUR, TARGET_COLOUR, rgba, signed_tint, tint
 
@@ -57,6 +57,7 @@ def comparison_page(
         names=names,
         dataset=dataset,
         images=len(a.labels),
+        maps=MAPS[a.of],
         several=a.multi_label,
         rows=[_row(by_name[name]) for name in KEY_MEASURES if name in by_name],
         other_rows=[_row(difference) for name, difference in by_name.items() if name not in KEY_MEASURES],

@@ -42,9 +42,8 @@ def run_both(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> 
         print(f"\n{name}:", flush=True)
         run(config, folder / method)
     test = build.split(resolve(config), "test", regions=True)
-    of = "score" if test.multi_label else "relative"
     plain, ours = (
-        evaluation.evaluate(saved_models.find(folder / each).load(), test, of=of) for each in saved_models.METHOD_NAMES
+        evaluation.evaluate(saved_models.find(folder / each).load(), test) for each in saved_models.METHOD_NAMES
     )
     names = (saved_models.METHOD_NAMES["cross_entropy"], saved_models.METHOD_NAMES["icasc"])
     comparison = report.compare(plain, ours)
@@ -56,7 +55,7 @@ def run_both(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> 
     images = test.images(chosen)
     figure = report.comparison_figure([images[number] for number in chosen], chosen, plain, ours, names)
     figure.savefig(folder / "comparison.png", dpi=110)
-    return f"{_table(comparison, names)}\n\n{_next_commands(folder)}"
+    return f"{_table(comparison, names, plain.of)}\n\n{_next_commands(folder)}"
 
 
 def _examples(comparison: report.Comparison, plain: Evaluation, ours: Evaluation) -> list[int]:
@@ -68,7 +67,7 @@ def _examples(comparison: report.Comparison, plain: Evaluation, ours: Evaluation
     return sorted({*chosen, *map(int, spread)})
 
 
-def _table(comparison: report.Comparison, names: tuple[str, str]) -> str:
+def _table(comparison: report.Comparison, names: tuple[str, str], of: str) -> str:
     """The key measures of both, with intervals of their differences; lines fit a terminal of 80 columns."""
     lines = [f"{'':<29}  {names[0]:>13}  {names[1]:>7}  difference (95 %)"]
     by_name = {difference.name: difference for difference in comparison.differences}
@@ -81,9 +80,9 @@ def _table(comparison: report.Comparison, names: tuple[str, str]) -> str:
             text = evaluation.describe(name).text
             lines.append(f"{text:<29}  {values}  {change:+.1f} ({low:+.1f} to {high:+.1f}){chance}")
     lines += [
-        "Maps are of the last layer.",
+        f"Maps are of the last layer, and {evaluation.MAPS[of]}.",
         "~ within chance. Intervals are over the test images, for these two networks",
-        "alone: it is one seed, and another gives other networks.",
+        "alone: another seed gives other networks, and other differences.",
         f"Images that only {names[1]} gets right: {len(comparison.mended)}; only {names[0]}: {len(comparison.broken)}.",
     ]
     return "\n".join(lines)
@@ -96,7 +95,7 @@ def _next_commands(folder: pathlib.Path) -> str:
         "see what speaks for a class, and what for its rival": folder / "comparison.png",
         "see every measure, and the images whose answers changed": folder / "comparison.html",
         "explain your photo": f"python -m sfocus_tf explain {ours} photo.jpg",
-        "compare maps of the scores themselves": f"python -m sfocus_tf compare {plain} {ours}",
+        "compare maps of the scores themselves": f"python -m sfocus_tf compare {plain} {ours} --of=score",
         "train on your images": "python train.py --dataset=folder:photos --data_dir=<folder>",
     }
     return "\n".join(f"{what}:\n  {how}" for what, how in steps.items())

@@ -22,27 +22,37 @@ from sfocus_tf.training.config import BOTH
 from sfocus_tf.training.results import table
 from sfocus_tf.training.run import run
 
-_HELP = """Trains an image classifier with attention supervision (ICASC), or with cross-entropy alone.
+_HELP = """Trains an image classifier with attention supervision (ICASC), with
+cross-entropy alone, or both in turn.
 
-  {0}                                              generated images, no data needed, a few minutes
-  {0} --dataset=voc2012 --data_dir=<folder>        the recipe in configs/voc2012.py
-  {0} --dataset=folder --data_dir=<folder>         your own images: {{train,test}}/<class>/*.jpg
-  {0} --dataset=voc2012:tiny --data_dir=<folder>   any recipe in a minute, to check that it runs
-  {0} --method=icasc                               attention supervision; cross_entropy: the baseline;
-                                                    both: one after the other, and a comparison
-  {0} --config.optimizer.learning_rate=0.01        any setting of configs/common.py
-  {0} --strategy=mirrored --devices=GPU:0,GPU:1    several GPUs; several machines: docs/scaling.md
-  {0} --config=my_config.py                        a config of your own
+  {0}
+      generated images, no data needed: a comparison in a few minutes
+  {0} --dataset=folder:photos --data_dir=<folder>
+      your own photos, <class>/*.jpg or {{train,test}}/<class>/*.jpg
+  {0} --dataset=voc2012 --data_dir=<folder>
+      the recipe in configs/voc2012.py
+  {0} --dataset=voc2012:tiny --data_dir=<folder>
+      any recipe in a minute, to check that it runs
+  {0} --method=icasc
+      attention supervision; cross_entropy: the baseline; both: one after the
+      other, and a comparison
+  {0} --config.optimizer.learning_rate=0.01
+      any setting of configs/common.py
+  {0} --strategy=mirrored --devices=GPU:0,GPU:1
+      several GPUs; several machines: docs/scaling.md
+  {0} --config=my_config.py
+      a config of your own
 
-Results, checkpoints and attention.png go to --workdir. Run the same command again to resume an interrupted run.
-Flags that are not set keep the value in the config. Exit codes: 0 finished; 1 error, with a message; 75 stopped by
-SIGTERM after saving, can be resumed; 69 another worker was lost, see its output.
+Results, checkpoints and attention.png go to --workdir. The same command resumes
+an interrupted run. Flags that are not set keep the value in the config. Exit
+codes: 0 finished; 1 error, with a message; 75 stopped by SIGTERM or Ctrl-C and
+saved, can be resumed; 69 another worker was lost, see its output.
 """
 _CONFIGS = pathlib.Path(sfocus_tf.configs.__path__[0])
 # Flags that set the key of the same name in the config.
 _SHORTCUTS = (
-    "method", "data_dir", "seed", "epochs", "batch_size", "backbone", "skip_corrupt", "deterministic", "strategy",
-    "devices",
+    "method", "data_dir", "seed", "epochs", "batch_size", "image_size", "backbone", "skip_corrupt", "deterministic",
+    "strategy", "devices",
 )  # fmt: skip
 
 
@@ -60,14 +70,16 @@ def main(argv: list[str] | None = None) -> None:
     logging.getLogger("tensorflow").setLevel(logging.WARNING)  # strategies log every reduction
     try:
         if any(argument in ("--help", "-help", "-h", "--helpfull", "-?") for argument in argv[1:]):
-            shown = _flags(None, []).get_help()
-            print(_HELP.format(program), *shown.splitlines()[1:], sep="\n")
+            shown = _flags(None, []).module_help(__name__).strip().partition("\n")[2]
+            print(_HELP.format(program), shown, sep="\n")
             return
         config, workdir = parsed(argv)
         startup.find_gpus()
         text = run_both(config, workdir) if config.method == BOTH else _one(config, workdir)
     except interruption.StoppedError as error:
         _leave(f"{error}. Run the same command again to resume.", interruption.INTERRUPTED)
+    except KeyboardInterrupt:
+        _leave("stopped by Ctrl-C. Run the same command again to resume.", interruption.INTERRUPTED)
     except interruption.WorkerLostError as error:
         _leave(
             f"{error}\nUnless it failed with an error of its own, run the same command again to resume.",
@@ -98,6 +110,7 @@ def parsed(argv: list[str]) -> tuple[ml_collections.ConfigDict, pathlib.Path]:
     """
     own, dataset = _value(argv, "config"), _value(argv, "dataset") or "scenes"
     config = _config(own, dataset)
+    recipe = config.copy_and_resolve_references()
     if own:
         argv = [argument for argument in _joined(argv) if not argument.lstrip("-").startswith("config=")]
     try:
@@ -108,6 +121,8 @@ def parsed(argv: list[str]) -> tuple[ml_collections.ConfigDict, pathlib.Path]:
         while isinstance(text, Exception) and text.args:  # unwrap nested errors
             text = text.args[0]
         raise ValueError(f"no such setting (configs/common.py has them all): {text}") from error
+    except flags.UnrecognizedFlagError as error:
+        raise ValueError(f"{error}{_setting_meant(config, error.flagname)}") from error
     if rest:
         raise ValueError(f"unexpected arguments: {' '.join(rest)}. Write flags as --name=value.")
     config = values.config
@@ -117,11 +132,28 @@ def parsed(argv: list[str]) -> tuple[ml_collections.ConfigDict, pathlib.Path]:
         value = values[name].value
         if value is not None:
             config[name] = tuple(value) if isinstance(value, list) else value
+    if _value(argv, "config.test_image_size") is None:
+        config.test_image_size = _in_proportion(recipe.test_image_size, recipe.image_size, config.image_size)
     if values.objective is not None:
         config.objective.name = values.objective
     name = values.dataset if values["dataset"].present else config.dataset
     default = f"runs/{name.replace(':', '-')}-{config.method}-{config.seed}"
     return config, pathlib.Path(values.workdir or default)
+
+
+def _setting_meant(config: ml_collections.ConfigDict, name: str) -> str:
+    """A hint for a flag that is a setting of the config."""
+    for prefix, settings in (("", config), ("optimizer.", config.optimizer), ("objective.", config.objective)):
+        if name in settings:
+            return f" Did you mean --config.{prefix}{name}?"
+    return ""
+
+
+def _in_proportion(test_size: int | None, recipe_size: int | None, size: int | None) -> int | None:
+    """A recipe's test size for another image size, in multiples of 8 pixels."""
+    if not (test_size and recipe_size and size) or size == recipe_size:
+        return test_size
+    return max(8 * round(size * test_size / recipe_size / 8), 8)
 
 
 def _flags(config: ml_collections.ConfigDict | None, argv: list[str]) -> flags.FlagValues:
@@ -149,6 +181,7 @@ def _flags(config: ml_collections.ConfigDict | None, argv: list[str]) -> flags.F
         ("seed", "Seed of the initial weights, data order and augmentation."),
         ("epochs", "Passes over the training images."),
         ("batch_size", "Images per step, over all devices."),
+        ("image_size", "Height and width in pixels; the recipe's test size changes in proportion."),
     ):
         flags.DEFINE_integer(name, None, help_, flag_values=values)
     for name, help_ in (

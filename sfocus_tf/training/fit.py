@@ -32,7 +32,7 @@ def fit(
         folder: the workdir.
         written: folder that this worker writes to: the workdir, or a temporary folder unless it is the chief.
         position: progress of the run so far.
-        stop: tells when SIGTERM requested a stop.
+        stop: tells when a signal requested a stop.
 
     Returns:
         Seconds of training in all epochs, including those before a resume.

@@ -1,9 +1,10 @@
-"""Early ends of a run: NaN loss, SIGTERM, a lost worker."""
+"""Early ends of a run: NaN loss, SIGTERM or Ctrl-C, a lost worker."""
 
 import json
 import math
 import pathlib
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from sfocus_tf.training import checkpoints
 
 # Exit codes from sysexits.h: EX_TEMPFAIL, run the same command again to resume; EX_UNAVAILABLE, see the other workers.
 INTERRUPTED, WORKER_LOST = 75, 69
+_SIGNALS = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 _AGREE_EVERY = 10  # steps between checks whether any worker requested a stop
 # Errors of the surviving workers when one is lost; the last three also have other causes.
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
@@ -26,7 +28,7 @@ _OF_THE_CLUSTER = ("collective", "connection", "coordination", "socket", "peer")
 
 
 class StoppedError(Exception):
-    """The run was stopped by SIGTERM; running the same command again resumes it."""
+    """The run was stopped by SIGTERM or Ctrl-C; running the same command again resumes it."""
 
 
 class WorkerLostError(Exception):
@@ -34,42 +36,47 @@ class WorkerLostError(Exception):
 
 
 class Stop:
-    """Handles SIGTERM, which batch systems and clouds send before they take a machine away.
+    """Handles SIGTERM, which batch systems and clouds send before they take a machine away, and Ctrl-C.
 
     Attributes:
-        requested: whether SIGTERM was received.
+        requested: what requested a stop, "SIGTERM" or "Ctrl-C"; "" if nothing did.
     """
 
-    requested = False
+    requested = ""
     _can_save = False
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        """Makes SIGTERM stop the run: at once, or during training after a checkpoint. Main thread only."""
+        """Makes the signals stop the run: at once, or during training after a checkpoint. Main thread only."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = signal.signal(signal.SIGTERM, self._came)
+        before = {number: signal.signal(number, self._came) for number in _SIGNALS}
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _came(self, number: int, frame: Any) -> None:
-        self.requested = True
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt  # asked twice: do not wait any longer
+        self.requested = _SIGNALS[signal.Signals(number)]
         if not self._can_save:
-            raise StoppedError("stopped by SIGTERM")
+            raise StoppedError(f"stopped by {self.requested}")
+        if number == signal.SIGINT:
+            print("\nsaving after this step; Ctrl-C again stops at once", file=sys.stderr, flush=True)
 
     @contextmanager
     def after_saving(self) -> Iterator[None]:
-        """Makes SIGTERM wait until `SaveAndStop` has saved."""
+        """Makes the signals wait until `SaveAndStop` has saved."""
         self._can_save = True
         try:
             yield
         finally:
             self._can_save = False
         if self.requested:
-            raise StoppedError("stopped by SIGTERM")
+            raise StoppedError(f"stopped by {self.requested}")
 
 
 class _InEpoch(keras.callbacks.Callback):
@@ -109,17 +116,19 @@ class SaveAndStop(_InEpoch):
         """Stops in mid-epoch; after its last step, the epoch is completed first."""
         if batch + 1 == self.params["steps"]:
             return
-        ask = (batch + 1) % _AGREE_EVERY == 0 if distribution.several_workers() else self.stop.requested
+        requested = bool(self.stop.requested)
+        ask = (batch + 1) % _AGREE_EVERY == 0 if distribution.several_workers() else requested
         steps = self.before + batch + 1
-        if ask and distribution.any_worker(self.stop.requested):
+        if ask and distribution.any_worker(requested):
             self.checkpoint.save(self.epoch, steps, self.seconds())
-            raise StoppedError(f"stopped by SIGTERM; saved after step {steps} of epoch {self.epoch + 1}")
+            by = self.stop.requested or "another worker"
+            raise StoppedError(f"stopped by {by}; saved after step {steps} of epoch {self.epoch + 1}")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Stops between epochs. Must come after the checkpoint callback, which saves the epoch."""
         super().on_epoch_end(epoch, logs)
-        if distribution.any_worker(self.stop.requested):
-            raise StoppedError(f"stopped by SIGTERM; saved after epoch {epoch + 1}")
+        if distribution.any_worker(bool(self.stop.requested)):
+            raise StoppedError(f"stopped by {self.stop.requested or 'another worker'}; saved after epoch {epoch + 1}")
 
 
 class StopAtNaN(_InEpoch):

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 import sfocus_tf
-from sfocus_tf import evaluation, report
+from sfocus_tf import evaluation, report, saved_models
 from sfocus_tf.data import Data
 from sfocus_tf.model import SharpenFocus
 from sfocus_tf.training import checkpoints
@@ -26,19 +26,24 @@ _SHOWN_MEASURES = (
 
 def table(results: dict[str, Any]) -> str:
     """The results as a text table."""
-    rows = [("data", f"{results['dataset']}, {results['examples']['test']} test images")]
-    rows += [("method", f"{results['method']}, {results['backbone']}, seed {results['seed']}")]
+    rows = [("data", f"{results['dataset']}, {results['examples']['test']:,} test images")]
+    method = saved_models.METHOD_NAMES[results["method"]]
+    rows += [("method", f"{method}, {results['backbone']}, seed {results['seed']}")]
     for name, value in results["test"].items():
         if name in _SHOWN_MEASURES:
-            rows.append((name, "not defined" if value is None else f"{100 * value:.2f} %"))
+            measure = evaluation.describe(name)
+            text = measure.text + (f", {measure.layer} layer" if measure.layer else "")
+            rows.append((text, "not defined" if value is None else f"{100 * value:.2f} %"))
     if results["best"]:
         (name, value), *_ = results["best"]["test"].items()
         if value is not None:
-            text = f"{100 * value:.2f} %, by validation images (after {results['best']['epochs']} epochs)"
-            rows.append((f"{name} of best.keras", text))
-    rows.append(("training time", f"{results['seconds']:.0f} s, {results['epochs']} epochs"))
+            epochs = results["best"]["epochs"]
+            text = f"{100 * value:.2f} % (epoch {epochs}, the best on the validation images)"
+            rows.append((f"{evaluation.describe(name).text} of best.keras", text))
+    rows.append(("training time", f"{results['seconds']:.0f} s for {results['epochs']} epochs"))
     width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+    lines = [f"{name:<{width}}  {value}" for name, value in rows]
+    return "\n".join([*lines, f"Maps are {evaluation.MAPS[results['of']]}."])
 
 
 def collect(
@@ -74,6 +79,7 @@ def collect(
         "seed": config.seed,
         "epochs": config.epochs,
         "examples": {split: part.source.size for split, part in splits.items()},
+        "of": measured.of,  # what the maps of "test" explain
         "test": {key: None if math.isnan(value) else value for key, value in measured.summary().items()},
         # NaN marks classes that are difficult to recognise: present in the loss, as in training.
         "test_loss": float(model.loss(np.nan_to_num(measured.labels, nan=1.0), measured.explanation.scores)),

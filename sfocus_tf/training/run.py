@@ -12,6 +12,7 @@ import ml_collections
 import tensorflow as tf
 
 from sfocus_tf import distribution
+from sfocus_tf.classifier import attention_layers
 from sfocus_tf.data import Data
 from sfocus_tf.data.formats import UNSUPPORTED
 from sfocus_tf.model import SharpenFocus
@@ -20,6 +21,7 @@ from sfocus_tf.training.config import Config, resolve
 from sfocus_tf.training.fit import fit
 from sfocus_tf.training.workdir import WorkdirError, begin, prepare
 
+_COARSE = 4  # rows and columns of a last map below which it says little of where
 _NOT_WRITABLE = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM)
 
 
@@ -41,7 +43,7 @@ def run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[
         ValueError: an invalid setting, invalid data, or data that differ between workers.
         WorkdirError: the workdir has a run of another config, or cannot be written.
         FloatingPointError: a loss or a weight became NaN or infinite.
-        StoppedError: stopped by SIGTERM; the same call resumes the run.
+        StoppedError: stopped by SIGTERM or Ctrl-C; the same call resumes the run.
         WorkerLostError: another worker was lost.
     """
     folder = pathlib.Path(workdir).expanduser()
@@ -55,6 +57,7 @@ def run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[
             prepare(folder, resolved.identity())
             trained = None if (folder / "results.json").exists() else _train(resolved, folder, stop)
         if trained and chief:  # outside the scope, where reading some variables would need all workers
+            print(f"measuring accuracy and attention on {trained[1]['test'].source.size:,} test images", flush=True)
             collected = results.collect(resolved, *trained, folder)
             checkpoints.write_text(folder / "results.json", json.dumps(collected, indent=2) + "\n")
         if trained:
@@ -104,30 +107,49 @@ def _train(
     splits = build.splits(config)
     model = build.model(config, splits, start)
     if distribution.is_chief():
-        print(_about_replicas(config, splits), flush=True)
+        print(_about_data(splits), _about_replicas(config, splits), _about_maps(model, splits), sep="\n", flush=True)
     position = begin(folder, model, splits)
+    if (position.epochs or position.steps) and distribution.is_chief():
+        print(f"resuming after step {position.steps} of epoch {position.epochs + 1}", flush=True)
     with distribution.folder_to_write(folder) as written, stop.after_saving():
         return model, splits, fit(config, model, splits, folder, written, position, stop)
 
 
-def _about_replicas(config: Config, splits: dict[str, Data]) -> str:
-    """A text about skipped images, replicas, batch size and learning rate, for the start of the run."""
-    lines = [
+def _about_data(splits: dict[str, Data]) -> str:
+    """A text about classes, images and skipped images."""
+    images = ", ".join(f"{part.source.size:,} {name}" for name, part in splits.items())
+    lines = [f"{len(splits['train'].class_names)} classes; images: {images}", splits["train"].source.note]
+    lines += [
         f"{name}: skipped {len(part.source.skipped)} corrupt image(s), such as {part.source.skipped[0]}"
         for name, part in splits.items()
         if part.source.skipped
     ]
+    return "\n".join(filter(None, lines))
+
+
+def _about_maps(model: SharpenFocus, splits: dict[str, Data]) -> str:
+    """A text about the resolution of the attention maps."""
+    size = splits["train"].image_size
+    located = attention_layers.locate(model.classifier, model.inner_layer, model.last_layer, model.grid, size)
+    inner, last = (f"{rows}x{columns}" for rows, columns in located.sizes)
+    text = f"attention maps: {inner} positions at the inner layer, {last} at the last"
+    coarse = max(located.sizes[-1]) < _COARSE
+    return text + ("; larger images would give finer ones (--image_size)" if coarse else "")
+
+
+def _about_replicas(config: Config, splits: dict[str, Data]) -> str:
+    """A text about replicas, batch size and learning rate."""
     strategy = tf.distribute.get_strategy()
     replicas, settings = strategy.num_replicas_in_sync, config.optimizer
     size, test_size = splits["train"].image_size, splits["test"].image_size
     rate = f"learning rate {settings.rate:g}"
     if settings.rate_for_batch:
         rate += f" ({settings.learning_rate:g} for {settings.rate_for_batch} images per batch)"
-    rate += f"; {config.backbone}, {size}x{size} pixels"
+    about = f"{config.backbone}, {size}x{size} pixels"
     if test_size != size:
-        rate += f", tested at {test_size}x{test_size}"
+        about += f", tested at {test_size}x{test_size}"
     if replicas == 1:
-        return "\n".join([*lines, f"one device; {config.batch_size} images per batch; {rate}"])
+        return f"{about}\none device; {config.batch_size} images per batch; {rate}"
     workers = strategy.extended._num_workers if distribution.several_workers() else 1
     spread = f"{config.batch_size} images per batch, {config.batch_size // replicas} per replica"
-    return "\n".join([*lines, f"{replicas} replicas on {workers} worker(s); {spread}; {rate}"])
+    return f"{about}\n{replicas} replicas on {workers} worker(s); {spread}; {rate}"

@@ -85,8 +85,8 @@ def _refuse_other(folder: pathlib.Path, what: str, there: dict[str, Any], here: 
     ]
     if differing:
         raise WorkdirError(
-            f"workdir={str(folder)!r} has a run of another {what}. Choose another --workdir, or remove it.\n  "
-            + "\n  ".join(differing)
+            f"workdir={str(folder)!r} has a run of another {what}. Choose another, such as --workdir={folder}-2, or "
+            "remove it.\n  " + "\n  ".join(differing)
         )
 
 
