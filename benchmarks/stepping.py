@@ -10,7 +10,7 @@ import tensorflow as tf
 import sfocus_tf as sf
 from sfocus_tf import backbones
 
-VARIANTS = ("plain", "default", "exact", "first_order", "every_4")
+VARIANTS = ("plain", "default", "light", "exact", "first_order", "every_4")
 _STEPS = 4  # per round, so that every_4 has one step of each kind
 
 
@@ -32,8 +32,11 @@ def compiled(variant, backbone, image_size, classes=10, **options):
     classifier = backbones.create(backbone, classes, image_size)
     if variant == "plain":
         model = keras.Model(classifier.inputs, classifier.outputs)
-    elif variant == "default":
-        model = sf.SharpenFocus(classifier, sf.Objective())  # active from step 0, since each round is its own `fit`
+    elif variant == "default":  # active from step 0, since each round is its own `fit`
+        begun = {"warmup": 0.0, "ramp": 0.0}
+        model = sf.SharpenFocus(classifier, sf.objective(inner=begun, last=begun, consistency=begun))
+    elif variant == "light":
+        model = sf.SharpenFocus(classifier, sf.objective("light", last={"warmup": 0.0, "ramp": 0.0}))
     else:
         timing = {"every_steps": 4 if variant == "every_4" else 1}
         terms = dict.fromkeys(("inner", "last", "consistency"), timing)

@@ -5,12 +5,12 @@
   python benchmarks/train_step.py --backbone=efficientnet_lite0 --image_size=160 --batch_size=32
   python benchmarks/train_step.py --precision=mixed_bfloat16                           or --jit_compile, ...
 
-Five models take turns training on one batch in one process: plain Keras; the default objective, active from the first
-step (default); the paper's losses at both layers (exact), the same with the attention's channel weights as constants
-(first_order), and the same in every fourth step (every_4). Ratios are medians over the rounds. The floor of the paper's
-losses is the cost of the additional multiplications alone, see benchmarks/multiplications.py. Peak memory is measured
-in separate processes, also relative to plain Keras: `memory_exact` of the whole process, `memory_exact_above_model` of
-the growth during training. The last line is JSON.
+Six models take turns training on one batch in one process: plain Keras; the default and the light objective, active
+from the first step (default, light); the paper's losses at both layers (exact), the same with the attention's channel
+weights as constants (first_order), and the same in every fourth step (every_4). Ratios are medians over the rounds. The
+floor of the paper's losses is the cost of the additional multiplications alone, see benchmarks/multiplications.py. Peak
+memory is measured in separate processes, also relative to plain Keras: `memory_exact` of the whole process,
+`memory_exact_above_model` of the growth during training. The last line is JSON.
 """
 
 import json

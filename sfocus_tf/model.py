@@ -134,6 +134,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
             channel_gradients.readers(classifier, paths),
             self._float,
             second_order=self.objective.second_order,
+            rival_features=self.objective.rival_features,
             grids=located.grids,
         )
         self._extractor.check(self.objective.explained(multi_label))

@@ -169,7 +169,7 @@ def test_a_saved_choice_of_xla_is_kept(one_gpu, tmp_path):
 
 def test_a_second_compile_does_not_start_the_times_again():
     """With steps of its own the objective counts the optimizer's: as long as it is the same one."""
-    model = sf.SharpenFocus(tiny_classifier(), sf.Objective(last=sf.Term(1.0, warmup=0.5), steps=4))
+    model = sf.SharpenFocus(tiny_classifier(), sf.objective("light", last=sf.Term(1.0, warmup=0.5), steps=4))
     optimizer = keras.optimizers.SGD(0.1)
 
     def supervised(optimizer):
@@ -178,7 +178,7 @@ def test_a_second_compile_does_not_start_the_times_again():
 
     assert [supervised(optimizer) for _ in range(3)] == [False, False, True]
     assert not supervised(keras.optimizers.SGD(0.1))
-    late = compiled(sf.SharpenFocus(tiny_classifier(), sf.Objective(last=sf.Term(1.0, warmup=0.5))))
+    late = compiled(sf.SharpenFocus(tiny_classifier(), sf.objective("light", last=sf.Term(1.0, warmup=0.5))))
     data = {"x": random_images(6), "y": LABELS, "verbose": 0}
     assert late.fit(**data, epochs=2).history["separation_last"][0] == 0
     assert compiled(late).fit(**data, initial_epoch=2, epochs=4).history["separation_last"][0] > 0

@@ -51,7 +51,7 @@ def saved_in_mid_schedule(steps, path):
     images = random_images(6)
     term = sf.Term(0.7, warmup=0.375, ramp=0.5)
     classifier = with_random_state()
-    model = sf.SharpenFocus(classifier, sf.Objective(last=term, of="relative", theta=0.6, steps=steps))
+    model = sf.SharpenFocus(classifier, sf.objective("light", last=term, of="relative", theta=0.6, steps=steps))
     compiled(model, metrics=["accuracy"])
     stop = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: setattr(model, "stop_training", epoch == 1))
     model.fit(images, LABELS, batch_size=3, epochs=4, shuffle=False, verbose=0, callbacks=[stop])
@@ -99,11 +99,12 @@ def test_a_file_of_version_0_1_is_the_same_model(named, separation, tmp_path):
         for key, values in terms.items()
     }
     weights = (sf.Term(weight) for weight, *_ in terms.values())
-    objective = sf.Objective(separation, *weights, of="score", sigma=0.5, omega=40.0, theta=0.6, minimum_mass=0.01)
+    weights = dict(zip(("inner", "last", "consistency"), weights, strict=True))
+    changes = {"sigma": 0.5, "omega": 40.0, "theta": 0.6, "minimum_mass": 0.01}
+    objective = sf.objective("paper", separation=separation, **weights, **changes)
     model = compiled(sf.SharpenFocus(tiny_classifier(), objective), rate=0.0)
     model.save(tmp_path / "model.keras")
-    settings = {"sigma": 0.5, "omega": 40.0, "theta": 0.6, "minimum_mass": 0.01, "separation": named}
-    as_of_version_0_1(tmp_path / "model.keras", **former, **settings)
+    as_of_version_0_1(tmp_path / "model.keras", **former, **changes, separation=named)
     loaded = keras.models.load_model(tmp_path / "model.keras")
     images = random_images(6)
     np.testing.assert_array_equal(loaded.predict(images, verbose=0), model.predict(images, verbose=0))

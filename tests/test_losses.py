@@ -73,7 +73,7 @@ def test_the_region_may_be_constant(separation, mask_gradient):
         setting = Objective(separation, omega=5.0, mask_gradient=mask_gradient)
         terms, _ = losses.image_terms(setting, AttentionPair(attended, rival), pair, tf.constant([0.5]))
         exact, _ = losses.image_terms(
-            Objective(separation, omega=5.0), AttentionPair(attended, rival), pair, tf.ones(1)
+            Objective(separation, omega=5.0, mask_gradient=True), AttentionPair(attended, rival), pair, tf.ones(1)
         )
     for term, same in zip(terms, exact, strict=True):
         np.testing.assert_allclose(term, same, rtol=1e-6)
@@ -226,8 +226,9 @@ def test_term_out_of_range(argument, value):
 def test_named_objectives_and_what_changes_in_them():
     assert objective("paper").terms == dict.fromkeys(losses.TERMS, Term(1.0))
     late = objective("default", last=0.1)
-    assert late.last == Term(0.1, warmup=0.1, ramp=0.1) and late.inner.weight == 0
-    assert objective("default", last={"every_steps": 4}).last == Term(0.3, 0.1, 0.1, 4)
+    assert late.last == Term(0.1, 0.1, 0.1, 4) and late.inner == Term(0.03, 0.1, 0.1, 4)
+    assert objective("light", last={"every_steps": 3}).last == Term(2.0, 0.1, 0.1, 3)
+    assert objective("light").inner.weight == objective("light").consistency.weight == 0
     assert objective("paper", consistency=Term(0.5, ramp=0.2)).consistency == Term(0.5, ramp=0.2)
     with pytest.raises(ValueError, match="objective='papr' is not known. Did you mean 'paper'"):
         objective("papr")

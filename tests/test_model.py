@@ -85,6 +85,39 @@ def test_first_order_differs_from_second_order_and_costs_no_accuracy_of_the_valu
     assert max(np.abs(a - b).max() for a, b in zip(*steps, strict=True)) > 1e-5
 
 
+def test_rival_changes_only_the_kernel_of_the_rival():
+    """Compared with finite differences of the loss, worked out by NumPy for a kernel column of the rival alone: behind
+    pooling the map is the features times that column. Nothing else gets a gradient, neither what makes the features
+    nor the column of the target.
+    """
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    keras.utils.set_random_seed(1)
+    model = sf.SharpenFocus(tiny_classifier(), sf.Objective("rival", sf.Term(0), sf.Term(1.0), sf.Term(0), of="score"))
+    (image,), label = random_images(1).astype(np.float64), LABELS[:1]
+    why = model.explain(image[np.newaxis], label)
+    target, rival, kernel = int(why.target[0]), int(why.rival[0]), model.classifier.get_layer("scores").kernel.numpy()
+    until_coarse = keras.Model(model.classifier.input, model.classifier.get_layer("coarse").output)
+    features = until_coarse(image[np.newaxis])[0].numpy()
+    own, other = (np.maximum(features @ kernel[:, number] / 16, 0) for number in (target, rival))
+    region = attention.soft_mask(own[np.newaxis])[0].numpy()
+    assert (other * region).sum() > 1e-3
+
+    def loss(column):
+        inside = np.sum(np.maximum(features @ column / 16, 0) * region) / (own.sum() + other.sum())
+        return min(1, 4 * np.exp(why.scores[0, rival]) / np.exp(why.scores[0]).sum()) * 2 * inside
+
+    shifts = 1e-6 * np.eye(6)
+    numeric = [(loss(kernel[:, rival] + shift) - loss(kernel[:, rival] - shift)) / 2e-6 for shift in shifts]
+    of_nothing = compiled(sf.SharpenFocus(keras.models.clone_model(model.classifier), ZERO))
+    of_nothing.classifier.set_weights(model.classifier.get_weights())
+    both = zip(step_of(model, image[np.newaxis], label), step_of(of_nothing, image[np.newaxis], label), strict=True)
+    *features_made_by, of_kernel, bias = (with_term - without for with_term, without in both)
+    np.testing.assert_allclose(of_kernel[:, rival], numeric, rtol=1e-4, atol=1e-7)
+    for gradient in (*features_made_by, np.delete(of_kernel, rival, axis=1), bias):
+        np.testing.assert_allclose(gradient, 0, atol=1e-12)
+
+
 def test_the_loss_of_an_image_does_not_depend_on_the_others():
     classifier = backbones.create("resnet8", 3, 16)
     model = compiled(sf.SharpenFocus(classifier, PAPER))

@@ -23,14 +23,14 @@ def test_a_step_has_no_more_than_its_terms_need():
         return [types.count(each) for each in ("If", "Conv2DBackpropInput", "Conv2DBackpropFilter")]
 
     plain = counted(ZERO)
-    assert counted(sf.Objective()) == plain
+    assert counted(sf.objective("light", last=sf.Term(1.0))) == plain
     assert counted("default")[0] == 1  # it begins late
-    assert counted(sf.Objective(last=sf.Term(1.0, every_steps=2)))[0] == 1
+    assert counted(sf.objective("light", last=sf.Term(1.0, every_steps=2)))[0] == 1
     assert counted(PAPER)[2] > plain[2]
 
 
 def test_inner_terms_are_logged_over_the_steps_that_computed_them():
-    model = compiled(sf.SharpenFocus(tiny_classifier()), rate=0.0)
+    model = compiled(sf.SharpenFocus(tiny_classifier(), "light"), rate=0.0)
     first = model.train_on_batch(random_images(6), LABELS, return_dict=True)
     assert first["consistency"] == 0 and first["separation_last"] > 0
     model.set_term_weight("consistency", 1.0)
@@ -44,7 +44,7 @@ def test_schedule_and_lazy_steps():
     """Warm-up of 2, then each second step with twice the weight: the steps between are those of plain Keras."""
     images = random_images(6)
     term = sf.Term(1.0, warmup=0.2, every_steps=2)
-    model = compiled(sf.SharpenFocus(tiny_classifier(), sf.Objective(last=term, steps=10)))
+    model = compiled(sf.SharpenFocus(tiny_classifier(), sf.objective("light", last=term, steps=10)))
     seen = []
     for _ in range(6):
         model.reset_metrics()
@@ -104,7 +104,7 @@ EXPECTED = [0.0, 0.0, 0.0, 0.1, 0.2, 0.3, 0.3, 0.3]  # warm-up of a quarter of 8
 
 def timed(**options):
     term = sf.Term(0.3, warmup=0.25, ramp=0.375)
-    model = sf.SharpenFocus(tiny_classifier(), sf.Objective(last=term, **options))
+    model = sf.SharpenFocus(tiny_classifier(), sf.objective("light", last=term, **options))
     model.compile(keras.optimizers.SGD(0.0), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return model
 

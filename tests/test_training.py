@@ -166,8 +166,8 @@ def test_an_objective_that_changed_since_is_another_config(tmp_path, monkeypatch
     prepare(tmp_path, config_module.resolve(config).identity())
     (tmp_path / "last.keras").touch()
     prepare(tmp_path, config_module.resolve(config).identity())
-    monkeypatch.setitem(losses.OBJECTIVES, "default", sf.Objective(last=sf.Term(2.0)))
-    with pytest.raises(WorkdirError, match="objective.last.weight: 0.3 there, 2.0 now"):
+    monkeypatch.setitem(losses.OBJECTIVES, "default", sf.objective(last=3.0))
+    with pytest.raises(WorkdirError, match="objective.last.weight: 2.0 there, 3.0 now"):
         prepare(tmp_path, config_module.resolve(config).identity())
 
 
@@ -301,13 +301,16 @@ def test_objectives():
     assert (paper.separation, paper.inner, paper.last, paper.consistency) == ("overlap", *[sf.Term(1.0)] * 3)
     assert paper.minimum_mass == 0
     default = sf.objective("default")
-    assert default.separation == "rival" and default.last == sf.Term(0.3, warmup=0.1, ramp=0.1)
-    assert default.inner.weight == default.consistency.weight == 0
+    assert default == sf.Objective() and (default.separation, default.of) == ("rival", "auto")
+    assert [term.weight for term in default.terms.values()] == [0.03, 2.0, 0.3]
+    assert {(term.warmup, term.ramp, term.every_steps) for term in default.terms.values()} == {(0.1, 0.1, 4)}
+    light = sf.objective("light")
+    assert [term.weight for term in light.terms.values()] == [0.0, 2.0, 0.0] and light.last.every_steps == 1
     config = common.get_config()
     config.objective.last.warmup = 0.5
     changed = config_module.resolve(config).objective
-    assert changed.last == sf.Term(0.3, warmup=0.5, ramp=0.1) and changed.theta == 0.8
-    for name, weight in (("default", 0.015), ("paper", 0.05)):
+    assert changed.last == sf.Term(2.0, warmup=0.5, ramp=0.1, every_steps=4) and changed.theta == 0.8
+    for name, weight in (("default", 0.1), ("paper", 0.05)):
         model = sf.SharpenFocus(tiny_classifier(20), name, multi_label=True)
         (applied,) = (each for each in model.weights if each.name == "separation_last_weight")
         assert float(applied) == pytest.approx(weight)

@@ -69,7 +69,8 @@ class AttentionExtractor:
             all.
         dtype: dtype of the differentiated scores and of the attention, float32 or float64.
         cam: the CAM method, one of `sfocus_tf.attention.CAMS`.
-        second_order: differentiate the attention through its own weights.
+        second_order: differentiate the attention through its own channel weights.
+        rival_features: differentiate the rival's attention through the features too, not its channel weights alone.
         grids: how the attention layers that output tokens lie in the image, by path.
     """
 
@@ -81,6 +82,7 @@ class AttentionExtractor:
     dtype: str
     cam: str = "grad_cam"
     second_order: bool = True
+    rival_features: bool = True
     grids: Mapping[str, Grid] = dataclasses.field(default_factory=dict)
 
     def check(self, of: str) -> None:
@@ -186,18 +188,24 @@ class AttentionExtractor:
         self, path: str, forward: _Forward, readers: frozenset[str], slopes: list[list[tf.Tensor | None]]
     ) -> AttentionPair:
         """The attention at one layer, from the slopes of each class's score or of their difference."""
-        target, *rival = [self._attention(path, forward, readers, of_score) for of_score in slopes]
-        return AttentionPair(target, rival[0] if rival else cams.opposite(target))
+        features, ends = forward.features[path], forward.ends[path]
+        target = self._attention(path, features, ends, readers, slopes[0])
+        if len(slopes) == 1:
+            return AttentionPair(target, cams.opposite(target))
+        features = features if self.rival_features else tf.stop_gradient(features)
+        return AttentionPair(target, self._attention(path, features, ends, readers, slopes[1]))
 
     def _attention(
-        self, path: str, forward: _Forward, readers: frozenset[str], slopes: list[tf.Tensor | None]
+        self,
+        path: str,
+        features: tf.Tensor,
+        ends: list[_End],
+        readers: frozenset[str],
+        slopes: list[tf.Tensor | None],
     ) -> Attention:
         """The attention at one layer, from the gradients of a score at the ends of the backward pass."""
-        features = forward.features[path]
         # The scores may not depend on every end.
-        at_ends = [
-            (end.layer, slope) for end, slope in zip(forward.ends[path], slopes, strict=True) if slope is not None
-        ]
+        at_ends = [(end.layer, slope) for end, slope in zip(ends, slopes, strict=True) if slope is not None]
         if not at_ends:
             raise ValueError(
                 f"attention layer {path!r}: the scores do not depend on it, or a stop_gradient lies between."

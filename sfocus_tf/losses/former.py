@@ -38,4 +38,5 @@ def objective_of(config: dict[str, Any]) -> tuple[Objective, str | None]:
         separation = "rival"
     elif config.get("attention", "grad_cam") != "grad_cam":
         reason = f"it was trained on maps by {config['attention']!r}; training uses Grad-CAM alone now"
-    return Objective(separation, **settings, per_class=False, steps=steps), reason
+    settings |= {"of": "score", "mask_gradient": True, "per_class": False}
+    return Objective(separation, **settings, steps=steps), reason

@@ -8,7 +8,8 @@ from sfocus_tf.losses.schedule import Term
 
 SEPARATIONS = ("overlap", "rival")
 TRAINED_ON = ("auto", "score", "relative")
-_OFF, _LAST = Term(0.0), Term(0.3)
+# Late, as the attention of a random head is noise; every fourth step, to cost little.
+_INNER, _LAST, _CONSISTENCY = (Term(weight, warmup=0.1, ramp=0.1, every_steps=4) for weight in (0.03, 2.0, 0.3))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,14 +18,14 @@ class Objective:
 
         L = L_classification + w1 * L_AS(inner) + w2 * L_AS(last) + w3 * L_AC
 
-    `sfocus_tf.objective` has the named ones; `Objective()` is "default" from the first step on. Source: "Sharpen Focus:
-    Learning with Attention Separability and Consistency", ICCV 2019, arXiv 1811.07484. The warmup and ramp of a term
-    are shares of one `fit`, from epoch 0 to `epochs`.
+    `Objective()` is "default"; `sfocus_tf.objective` has the other named ones. The warmup and ramp of a term are shares
+    of one `fit`, from epoch 0 to `epochs`. Source: "Sharpen Focus: Learning with Attention Separability and
+    Consistency", ICCV 2019, arXiv 1811.07484.
 
     Attributes:
         separation: form of the separation loss: "overlap", the paper's `sfocus_tf.losses.separation_loss`, which
             changes the attention of both classes; or "rival", `sfocus_tf.losses.rival_loss`, which changes only the
-            rival's.
+            rival's, and that by its channel weights alone: the features, which other classes need too, are constants.
         inner: the separation loss at the inner layer.
         last: the separation loss at the last layer.
         consistency: the consistency loss, `sfocus_tf.losses.consistency_loss`.
@@ -34,7 +35,7 @@ class Objective:
         mask_gradient: differentiate the losses through the soft mask, as in the paper; `False` treats the region as a
             constant ("rival" always does).
         second_order: differentiate the attention through its channel weights, as in the paper; `False` treats them as
-            constants, which is cheaper but another method.
+            constants, which is cheaper but another method ("rival" then changes the features).
         sigma: threshold of the soft mask, in [0, 1]; see `sfocus_tf.attention.soft_mask`.
         omega: steepness of the soft mask, in [0, 10000].
         theta: share of the inner attention that should lie inside the mask, in [0, 1].
@@ -50,11 +51,11 @@ class Objective:
     """
 
     separation: str = "rival"
-    inner: Term = _OFF
+    inner: Term = _INNER
     last: Term = _LAST
-    consistency: Term = _OFF
-    of: str = "score"
-    mask_gradient: bool = True
+    consistency: Term = _CONSISTENCY
+    of: str = "auto"
+    mask_gradient: bool = False
     second_order: bool = True
     sigma: float = 0.55
     omega: float = 100.0
@@ -80,22 +81,22 @@ class Objective:
         return "score" if multi_label else "relative"
 
     @property
+    def rival_features(self) -> bool:
+        """Whether the rival's attention is differentiated through the features."""
+        return self.separation != "rival" or not self.second_order
+
+    @property
     def terms(self) -> dict[str, Term]:
         """The terms by log name."""
         return {"separation_inner": self.inner, "separation_last": self.last, "consistency": self.consistency}
 
 
-def _late(weight: float) -> Term:
-    """A term with a delayed start, as the attention of a random head is noise."""
-    return Term(weight, warmup=0.1, ramp=0.1)
-
-
 OBJECTIVES = {
     # The paper's equations: all weights 1 from the first step, no image left out. For several labels they are meant
     # beside a sum over the classes; with Keras' mean over them, each is divided by the number of classes.
-    "paper": Objective("overlap", Term(1.0), Term(1.0), Term(1.0), minimum_mass=0.0),
-    "default": Objective("rival", _late(0.0), _late(0.3), _late(0.0)),
-    "light": Objective("rival", _late(0.0), _late(0.3), _late(0.0)),
+    "paper": Objective("overlap", Term(1.0), Term(1.0), Term(1.0), of="score", mask_gradient=True, minimum_mass=0.0),
+    "default": Objective(),
+    "light": Objective(inner=Term(0.0), last=Term(2.0, warmup=0.1, ramp=0.1), consistency=Term(0.0)),
 }
 
 
