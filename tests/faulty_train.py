@@ -1,4 +1,4 @@
-"""train.py with a fault: `python -m tests.faulty_train sigterm|nan EPOCH BATCH flags...`, both counted from 0."""
+"""train.py with a fault: `python -m tests.faulty_train sigterm|sigint|nan EPOCH BATCH flags...`, both counted from 0."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from sfocus_tf.training import command, interruption
 
 @contextmanager
 def fault(kind, epoch, batch):
-    """This process gets SIGTERM after that batch, or a weight becomes NaN before the next."""
+    """This process gets SIGTERM or SIGINT after that batch, or a weight becomes NaN before the next."""
     watched = interruption.SaveAndStop.on_train_batch_end
 
     def on_train_batch_end(self, number, logs=None):
@@ -19,7 +19,7 @@ def fault(kind, epoch, batch):
                 weight = self.model.trainable_variables[0]
                 weight.assign(weight * float("nan"))
             else:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), signal.Signals[kind.upper()])
         watched(self, number, logs)
 
     interruption.SaveAndStop.on_train_batch_end = on_train_batch_end

@@ -68,7 +68,7 @@ def test_explain_a_strangers_network(stranger, tmp_path, cam, capsys):
     (tmp_path / "names.txt").write_text("left\nright\n")
     given = [str(root / "data" / "test" / "left" / "0.png"), str(root / "data" / "test" / "right" / "[01].png")]
     extra = [f"--cam={cam}"] if cam else []
-    main(["explain", str(root / "mobile.keras"), *given, "--preprocessing=tf", "--class=right",
+    main(["explain", str(root / "mobile.keras"), *given, "--preprocessing=tf", "--class=Right",
           f"--class_names={tmp_path / 'names.txt'}", f"--output={tmp_path / 'out'}", *extra])  # fmt: skip
     figures = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert figures == ["0-1.png", "0.png", "1.png"] and "3 figures in" in capsys.readouterr().out
@@ -214,6 +214,7 @@ def test_wrong_input_is_told_in_one_line(stranger, tmp_path):
         (["evaluate", model, "--dataset=folder", "--image_size=9"], "takes images of 64x64"),
         (["explain", model, str(root / "data"), "--class=1", "--rival=1"], "is the class to explain"),
         (["export", model, "--output=served"], "such as served/1"),
+        (["explain", model, str(root / "data"), "--class=1", "--rival=1 "], "--rival='1 ' is not known"),
     ]:
         with pytest.raises(SystemExit, match=message):
             main(arguments)

@@ -19,7 +19,7 @@ from sfocus_tf.configs import common
 
 import sfocus_tf as sf
 from sfocus_tf import data, losses, training
-from sfocus_tf.training import build, checkpoints
+from sfocus_tf.training import build, checkpoints, command, interruption
 from sfocus_tf.training import config as config_module
 from sfocus_tf.training.progress import Progress
 from sfocus_tf.training.workdir import WorkdirError, prepare
@@ -95,9 +95,15 @@ def test_the_workdir_holds_everything(finished):
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
     assert {"loss", "val_loss", "accuracy", "val_separation_last", "dead_rival_inner"} <= rows[0].keys()
-    assert float(rows[0]["separation_last"]) > float(rows[3]["separation_last"]) > 0
+    # The first step that is due is the first of the ramp, with a weight of 0; the next one is in the second epoch.
+    assert float(rows[0]["separation_last"]) == 0 and float(rows[1]["separation_last"]) > 0
+    assert float(rows[1]["val_separation_last"]) > float(rows[3]["val_separation_last"]) > 0
     assert float(rows[3]["loss"]) < float(rows[0]["loss"])
     assert f"{100 * results['test']['accuracy']:.2f} %" in printed and "epoch 4/4" in printed
+    assert "3 classes; images: 54 train, 6 validation, 12 test\n" in printed
+    assert "attention maps: 8x8 positions at the inner layer, 4x4 at the last\n" in printed
+    assert f"% (epoch {results['best']['epochs']}, the best on the validation images)" in printed
+    assert results["of"] == "relative" and "Maps are relative" in printed
     assert PIL.Image.open(workdir / "attention.png").width > 800
 
 
@@ -124,8 +130,12 @@ def test_killed_then_stopped_in_mid_epoch_and_run_again_gives_the_same_bits(fini
     process.wait()
     assert not (workdir / "results.json").exists()
     (workdir / "new.keras").write_bytes(b"half a file")
+    with fault("sigint", 2, 0):
+        done = run(small, workdir, check=False)
+    assert done.returncode == 75 and "stopped by Ctrl-C; saved after step 1 of epoch 3. Run the same" in done.stderr
     with fault("sigterm", 3, 1):
         done = run(small, workdir, check=False)
+    assert "resuming after step 1 of epoch 3" in done.stdout
     assert done.returncode == 75 and "saved after step 2 of epoch 4. Run the same command again" in done.stderr
     assert checkpoints.position(workdir / "last.keras")[:2] == (3, 2)
     run(small, workdir)
@@ -294,6 +304,31 @@ def test_history_is_cut_to_the_epochs_that_are_saved(tmp_path):
     checkpoints.cut_history(path, 2)
     assert path.read_text() == "epoch,loss\n0,1.5\n1,1.25\n"
     assert checkpoints.read_history(tmp_path / "none.csv", 2) == []
+
+
+def test_the_second_ctrl_c_does_not_wait():
+    stop, before = interruption.Stop(), signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), stop.caught(), stop.after_saving():
+        signal.raise_signal(signal.SIGINT)
+        assert stop.requested == "Ctrl-C"
+        signal.raise_signal(signal.SIGINT)
+    with pytest.raises(interruption.StoppedError, match="stopped by Ctrl-C"), interruption.Stop().caught():
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_test_size_follows_the_image_size():
+    def sizes(*flags):
+        config, _ = command.parsed(["train.py", "--dataset=cub200", *flags])
+        return config.image_size, config.test_image_size
+
+    assert sizes() == (128, 160)
+    assert sizes("--image_size=96") == sizes("--config.image_size=96") == (96, 120)
+    assert sizes("--image_size=96", "--config.test_image_size=100") == (96, 100)
+    assert sizes("--config.test_image_size=100") == (128, 100)
+    for flag, meant in (("dropout", "--config.dropout"), ("weight_decay", "--config.optimizer.weight_decay")):
+        with pytest.raises(ValueError, match=f"Did you mean {meant}"):
+            command.parsed(["train.py", f"--{flag}=0.1"])
 
 
 def test_objectives():

@@ -51,7 +51,8 @@ def rival_loss(
         L = min(1, 4 p(C)) * 2 * sum(A(C) * Mask) / sum(A(T) + A(C)), where only the first A(C) is differentiated
 
     L_AS acts on both maps, and falls as the rival's map grows where it is the higher one. This loss acts only on the
-    rival's map, and reduces it everywhere in the region.
+    rival's map, and reduces it everywhere in the region. `SharpenFocus` passes a map that can be differentiated through
+    its channel weights alone; see `Objective.separation`.
 
     Args:
         target_map: `A(T)`, `[batch, height, width]`, 0 or more.
