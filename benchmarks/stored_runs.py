@@ -1,6 +1,5 @@
 """Reads the finished runs of benchmarks/accuracy.py and compares the arms, seed by seed."""
 
-import dataclasses
 import functools
 import json
 import operator
@@ -11,7 +10,6 @@ import numpy as np
 
 from benchmarks import experiments, table
 from sfocus_tf import evaluation
-from sfocus_tf.losses import Objective
 
 RESULTS = pathlib.Path(__file__).resolve().parent / "results"
 # Keys of a config that may differ between the runs of one recipe; those of the objective had several names.
@@ -78,9 +76,7 @@ def _foreign(experiment, arm, run, tiny):
     """Why a finished run does not match the current experiment and arm; `None` if it does."""
     if arm not in experiments.ARMS:
         return f"{arm} is no arm; expected one of {', '.join(experiments.ARMS)}"
-    # A setting that is newer than the run has the default that does what was done before.
-    objective = run["objective"] and dataclasses.asdict(Objective()) | run["objective"]
-    if objective != experiments.objective_of(arm):
+    if run["objective"] != experiments.objective_of(arm):
         return f"its objective, {run['objective']}, is not what {arm} stands for, {experiments.objective_of(arm)}"
     for flag in experiments.settings(experiment, tiny):
         name, text = flag.removeprefix("--").removeprefix("config.").split("=")
