@@ -54,12 +54,13 @@ def explain(arguments: argparse.Namespace) -> None:
         if cam in VIS_CAMS:
             explanation = explain_by(cam, model, images, explanation)
         for row, file in enumerate(batch):
-            one = explanation.rows(slice(row, row + 1))
-            layers = {"last": "pixels"} if cam == "vis:saliency" else None
+            place = slice(row, row + 1)
+            one = explanation.rows(place)
             if of == "contrast":
-                figure = report.contrast_figure(images[row : row + 1], one, names, multi_label=model.multi_label)
+                figure = report.contrast_figure(images[place], one, names, multi_label=model.multi_label)
             else:
-                figure = report.attention_figure(images[row : row + 1], one, names, layers=layers)
+                layers = {"last": "pixels"} if cam == "vis:saliency" else None
+                figure = report.attention_figure(images[place], one, names, layers=layers)
             figure.suptitle(file.name, fontsize=9)
             figure.savefig(paths[start + row], dpi=110)
             bar(start + row + 1)

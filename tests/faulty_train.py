@@ -1,4 +1,4 @@
-"""train.py with a fault: `python -m tests.faulty_train sigterm|sigint|nan EPOCH BATCH flags...`, both counted from 0."""
+"""train.py with a fault: `python -m tests.faulty_train sigterm|sigint|nan EPOCH BATCH flags...`, counted from 0."""
 
 import os
 import signal
