@@ -74,9 +74,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     settings = _data_settings(arguments, saved)
     result = _evaluated(arguments, *_model_and_split(arguments, saved, arguments.preprocessing, settings, {})).as_json()
     output.write_text(json.dumps(result, indent=2) + "\n")
-    print(
-        f"{settings['name']}, {settings['split']}: {result['images']} images; maps are {evaluation.MAPS[result['of']]}"
-    )
+    print(f"{settings['name']}, {settings['split']}: {result['images']} images")
+    print(f"maps are {evaluation.MAPS[result['of']]}\n")
     for name, value in result["summary"].items():
         shown = "not defined" if value is None else f"{value:.3f}" if "correlation" in name else f"{100 * value:.2f} %"
         measure = evaluation.describe(name)
@@ -90,12 +89,12 @@ def evaluate(arguments: argparse.Namespace) -> None:
 def _print_classes(rows: list[dict[str, Any]]) -> None:
     """Prints the table of classes."""
     width = max(len(row["class"]) for row in rows)
-    print("\n" + "  ".join([f"{'class':<{width}}", *(name.replace("_", " ") for name in list(rows[0])[1:])]))
+    print("\n" + "  ".join([f"{'class':<{width}}", *(f"{name.replace('_', ' '):>9}" for name in list(rows[0])[1:])]))
     for row in rows:
         cells = [f"{row['class']:<{width}}"]
         for name, value in list(row.items())[1:]:
             text = "not defined" if value is None else f"{100 * value:.1f} %" if isinstance(value, float) else value
-            cells.append(f"{text:>{len(name)}}")
+            cells.append(f"{text:>{max(len(name), 9)}}")
         print("  ".join(cells))
     print()
 
