@@ -118,6 +118,20 @@ def test_rival_changes_only_the_kernel_of_the_rival():
         np.testing.assert_allclose(gradient, 0, atol=1e-12)
 
 
+def test_rival_of_first_order_changes_the_features_instead():
+    """Its channel weights being constants, nothing else is left."""
+    objective = sf.objective("light", last=sf.Term(1.0), second_order=False)
+    keras.utils.set_random_seed(0)
+    classifier, images = tiny_classifier(), random_images(6)
+    copies = [keras.models.clone_model(classifier) for _ in range(2)]
+    steps = []
+    for copy, chosen in zip(copies, (objective, ZERO), strict=True):
+        copy.set_weights(classifier.get_weights())
+        steps.append(step_of(sf.SharpenFocus(copy, chosen), images, LABELS))
+    first, *_, kernel, _ = (with_term - without for with_term, without in zip(*steps, strict=True))
+    assert np.abs(first).max() > 1e-5 and np.abs(kernel).max() < 1e-6
+
+
 def test_the_loss_of_an_image_does_not_depend_on_the_others():
     classifier = backbones.create("resnet8", 3, 16)
     model = compiled(sf.SharpenFocus(classifier, PAPER))
