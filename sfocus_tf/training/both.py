@@ -80,7 +80,8 @@ def _table(comparison: report.Comparison, names: tuple[str, str], of: str) -> st
             text = evaluation.describe(name).text
             lines.append(f"{text:<29}  {values}  {change:+.1f} ({low:+.1f} to {high:+.1f}){chance}")
     lines += [
-        f"Maps are of the last layer, and {evaluation.MAPS[of]}.",
+        "Maps are of the last layer. They are",
+        f"{evaluation.MAPS[of]}.",
         "~ within chance. Intervals are over the test images, for these two networks",
         "alone: another seed gives other networks, and other differences.",
         f"Images that only {names[1]} gets right: {len(comparison.mended)}; only {names[0]}: {len(comparison.broken)}.",
