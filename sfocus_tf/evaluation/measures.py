@@ -28,6 +28,11 @@ class Measure(NamedTuple):
     layer: str
     more_is_better: bool | None
 
+    @property
+    def full_text(self) -> str:
+        """The name with the layer."""
+        return f"{self.text}, {self.layer} layer" if self.layer else self.text
+
 
 _MEASURES = {
     "mAP": ("mean average precision", True),

@@ -117,7 +117,7 @@ def _row(difference: Difference) -> dict[str, Any]:
     if measure.more_is_better is not None and (difference.low > 0 or difference.high < 0):
         verdict = "better" if (change > 0) == measure.more_is_better else "worse"
     return {
-        "name": measure.text + (f", {measure.layer} layer" if measure.layer else ""),
+        "name": measure.full_text,
         "a": _percent(difference.a),
         "b": _percent(difference.b),
         "change": _percent(change, sign=True),

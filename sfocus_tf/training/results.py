@@ -25,15 +25,14 @@ _SHOWN_MEASURES = (
 
 
 def table(results: dict[str, Any]) -> str:
-    """The results as a text table."""
+    """The results as a text table; runs that do not say `of` measured maps of the scores."""
     rows = [("data", f"{results['dataset']}, {results['examples']['test']:,} test images")]
     method = saved_models.METHOD_NAMES[results["method"]]
     rows += [("method", f"{method}, {results['backbone']}, seed {results['seed']}")]
     for name, value in results["test"].items():
         if name in _SHOWN_MEASURES:
-            measure = evaluation.describe(name)
-            text = measure.text + (f", {measure.layer} layer" if measure.layer else "")
-            rows.append((text, "not defined" if value is None else f"{100 * value:.2f} %"))
+            text = "not defined" if value is None else f"{100 * value:.2f} %"
+            rows.append((evaluation.describe(name).full_text, text))
     if results["best"]:
         (name, value), *_ = results["best"]["test"].items()
         if value is not None:
@@ -43,7 +42,7 @@ def table(results: dict[str, Any]) -> str:
     rows.append(("training time", f"{results['seconds']:.0f} s for {results['epochs']} epochs"))
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {value}" for name, value in rows]
-    return "\n".join([*lines, f"Maps are {evaluation.MAPS[results['of']]}."])
+    return "\n".join([*lines, f"Maps are {evaluation.MAPS[results.get('of', 'score')]}."])
 
 
 def collect(
