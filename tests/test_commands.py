@@ -91,7 +91,11 @@ def test_a_workdir_needs_no_flags(tmp_path, capsys, monkeypatch):
     workdir = tmp_path / "run"
     workdir.mkdir()
     sf.SharpenFocus(tiny_classifier(2, 16)).save(workdir / "last.keras")
-    settings = {"dataset": "folder", "data_dir": str(folder_of_images(tmp_path / "data", size=16)), "method": "icasc"}
+    settings = {
+        "dataset": "folder",
+        "data_dir": str(folder_of_images(tmp_path / "data", 3, size=16)),
+        "method": "icasc",
+    }
     (workdir / "config.json").write_text(json.dumps(settings))
     (workdir / "data.json").write_text(json.dumps({"class_names": ["left", "right"]}))
     monkeypatch.chdir(tmp_path)
@@ -100,14 +104,14 @@ def test_a_workdir_needs_no_flags(tmp_path, capsys, monkeypatch):
     main(["evaluate", str(workdir), "--of=score", "--output=score.json"])
     assert "maps are of the scores themselves" in capsys.readouterr().out
     of_scores = json.loads((tmp_path / "score.json").read_text())
-    assert measured["images"] == 12 and measured["classes"] == of_scores["classes"]
+    assert measured["images"] == 6 and measured["classes"] == of_scores["classes"]
     assert (measured["of"], of_scores["of"]) == ("relative", "score")
     assert measured["summary"] != of_scores["summary"]
     with pytest.raises(SystemExit, match="MODEL='.*' has several runs. Expected one of them: .*run"):
         main(["evaluate", str(tmp_path)])
     for _ in range(2):  # its own figures are no images to explain
         main(["explain", str(workdir), ".", "--rival=left", "--batch_size=5"])
-        assert len(list((tmp_path / "explanations").iterdir())) == 24
+        assert len(list((tmp_path / "explanations").iterdir())) == 12
     (workdir / "data.json").write_text(json.dumps({"class_names": ["left", "wrong"]}))
     with pytest.raises(SystemExit, match="first that differs is 'wrong' there, 'right' here"):
         main(["evaluate", str(workdir)])

@@ -14,7 +14,8 @@ from tests.conftest import LABELS, PAPER, ZERO, compiled, crossentropy, random_i
 @pytest.mark.parametrize("monitor", ["val_classification_loss", "val_separation_last", "consistency", "val_weak_last"])
 def test_callbacks_know_that_less_is_better(monitor, tmp_path):
     """As for `val_loss`: without `mode=`, the best is the least."""
-    model = compiled(sf.SharpenFocus(tiny_classifier(), PAPER))
+    # Not traced but for one of them, as everywhere in these tests where a graph would take long and tell no more.
+    model = compiled(sf.SharpenFocus(tiny_classifier(), PAPER), run_eagerly=monitor != "val_separation_last")
     path = tmp_path / "best.keras"
     callbacks = [
         keras.callbacks.EarlyStopping(monitor, patience=1, restore_best_weights=True),
@@ -109,12 +110,13 @@ def test_a_frozen_backbone_leaves_the_head_to_be_trained():
 @pytest.mark.parametrize("column", [False, True])
 def test_ignored_images_count_as_zero_in_the_terms(ignored, column):
     """And the loss is that of plain Keras."""
+    eager = {"run_eagerly": ignored != 255}
     labels = LABELS.copy()
     labels[[1, 4]] = ignored
     labels[labels == 1] = ignored  # where it is a class number, all of its images are left out
     known = labels != ignored
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=ignored)
-    model = compiled(sf.SharpenFocus(tiny_classifier(), sf.objective("paper")), loss=loss)
+    model = compiled(sf.SharpenFocus(tiny_classifier(), sf.objective("paper")), loss=loss, **eager)
     given = labels[:, np.newaxis] if column else labels
     whole = model.evaluate(random_images(6), given, return_dict=True, verbose=0)
     part = model.evaluate(random_images(6)[known], given[known], return_dict=True, verbose=0)
@@ -123,9 +125,9 @@ def test_ignored_images_count_as_zero_in_the_terms(ignored, column):
     assert whole["dead_rival_last"] == pytest.approx(part["dead_rival_last"])
     plain = compiled(model.classifier, loss=loss).evaluate(random_images(6), given, verbose=0)
     assert whole["classification_loss"] == pytest.approx(plain, rel=1e-6)
-    listed = compiled(model, loss=[loss]).evaluate(random_images(6), given, return_dict=True, verbose=0)
+    listed = compiled(model, loss=[loss], **eager).evaluate(random_images(6), given, return_dict=True, verbose=0)
     assert listed["separation_last"] == pytest.approx(whole["separation_last"])
-    history = compiled(model, loss=loss).fit(random_images(6), given, verbose=0).history
+    history = compiled(model, loss=loss, **eager).fit(random_images(6), given, verbose=0).history
     assert np.isfinite(history["loss"]).all()
 
 

@@ -176,7 +176,7 @@ def test_sample_and_class_weights_reach_the_attention_terms():
 
     def weights_after(**kwargs):
         keras.utils.set_random_seed(0)
-        fresh = compiled(sf.SharpenFocus(tiny_classifier(), PAPER))
+        fresh = compiled(sf.SharpenFocus(tiny_classifier(), PAPER), run_eagerly=True)
         fresh.fit(images, LABELS, batch_size=6, shuffle=False, verbose=0, **kwargs)
         return np.concatenate([weight.numpy().ravel() for weight in fresh.classifier.weights])
 
@@ -333,8 +333,9 @@ def test_several_labels_need_to_be_announced():
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
     with pytest.raises(tf.errors.InvalidArgumentError, match="multi_label=True"):
         compiled(sf.SharpenFocus(tiny_classifier()), loss=loss).train_on_batch(random_images(6), rows)
-    compiled(sf.SharpenFocus(tiny_classifier()), loss=loss).train_on_batch(random_images(6), 0.5 * rows)
-    compiled(sf.SharpenFocus(tiny_classifier(), multi_label=True), loss=loss).train_on_batch(random_images(6), rows)
+    for labels, multi_label in ((0.5 * rows, False), (rows, True)):
+        model = sf.SharpenFocus(tiny_classifier(), multi_label=multi_label)
+        compiled(model, loss=loss, run_eagerly=True).train_on_batch(random_images(6), labels)
 
 
 def test_images_that_the_classifier_does_not_take_are_refused():
