@@ -67,7 +67,7 @@ def _limits(found):
     """The scale of one measure, so that every interval fits, and zero."""
     sure = [each for each in found if len(each["seeds"]) >= _ENOUGH]
     ends = [each[end] for each in sure for end in ("low", "high")] or [each["difference"] for each in found]
-    low, high = min(0.0, *ends), max(0.0, *ends)
+    low, high = min([0.0, *ends]), max([0.0, *ends])
     margin = 0.15 * (high - low) or 1.0
     return low - margin, high + margin
 

@@ -10,7 +10,7 @@ Network: EfficientNet-Lite0, trained at 128 pixels and tested at 224, as chosen 
 Recipe: AdamW 5e-4, cosine decay over 20 epochs; `:resnet50` SGD 0.01 with momentum, 30 epochs.
 Time, cross-entropy and the paper's losses (the default costs less), estimated by benchmarks/hours.py: 0.9 and 1.2 hours
     on 2 CPU cores, under 0.1 hours on a V100; `:resnet50` 19 and 22 hours on 2 CPU cores, 0.1 and 0.1 hours on a V100.
-Measured here, on 1,039 of its images: docs/results.md, by a former recipe. On the full set: not measured.
+Measured here, on 1,039 of its images: docs/results.md. On the full set: not measured.
 """
 
 import ml_collections

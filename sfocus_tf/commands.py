@@ -79,7 +79,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     for name, value in result["summary"].items():
         shown = "not defined" if value is None else f"{value:.3f}" if "correlation" in name else f"{100 * value:.2f} %"
         print(f"{evaluation.describe(name).full_text:<54}  {shown:>11}")
-    _print_classes([row for row in result["classes"] if row["images"]])
+    if rows := [row for row in result["classes"] if row["images"]]:
+        _print_classes(rows)
     for pair in result["confused"][:10]:
         print(f"{pair['images']} of {pair['class']} taken for {pair['taken for']}")
     print(f"\nall numbers: {output}")

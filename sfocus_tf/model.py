@@ -66,7 +66,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
 
     - `classification_loss`: the loss of plain Keras, including weight regularisation;
     - `separation_inner`, `separation_last`, `consistency`: the terms before weighting, averaged over the steps that
-      computed them; 0 if none did, as for the inner layer in training by default;
+      computed them; 0 if none did, as for the inner layer in training with "light";
     - `dead_target_inner`, `dead_rival_inner`, `dead_target_last`, `dead_rival_last`: the share of images whose map is
       zero everywhere;
     - `weak_inner`, `weak_last`: the share of images whose target map is below `minimum_mass`; these count as zero in
@@ -113,7 +113,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
                 `Objective`.
             ValueError: the classifier ends in softmax or sigmoid, or lacks two usable layers; a name is unknown; the
                 grid of its tokens is unclear, or `grid` does not fit them; or the objective explains relative maps of a
-                multi-label classifier.
+                multi-label classifier or of two classes.
         """
         super().__init__(name=name or f"sharpen_focus_{getattr(classifier, 'name', '')}", **kwargs)
         self.objective = named(objective)
@@ -137,7 +137,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
             rival_features=self.objective.rival_features,
             grids=located.grids,
         )
-        self._extractor.check(self.objective.explained(multi_label))
+        self._extractor.check(self.objective.explained(self.num_classes, multi_label))
         self._traced = attention.Traced(self._extractor)
         # Binary cross-entropy is a mean over the classes.
         scale = 1 / self.num_classes if multi_label and self.objective.per_class else 1.0
@@ -306,7 +306,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
             multi_label=self.multi_label,
             ignore_class=checks.ignored_class(self.loss),
         )
-        of = self.objective.explained(self.multi_label)
+        of = self.objective.explained(self.num_classes, self.multi_label)
         return self._extractor.extract(x, training, choose, of, inner)
 
     def _step(self, x: Any, y: Any, sample_weight: Any, weights: tf.Tensor | None, share: Any) -> _Step:
@@ -391,6 +391,13 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
     def load_own_variables(self, store: Any) -> None:
         """As `keras.Layer.load_own_variables`; called by Keras when it loads a file."""
         super().load_own_variables(store)
+        off = [key for key, term in self.objective.terms.items() if term.weight and not self._term_weights.value(key)]
+        if off:
+            warnings.warn(
+                f"model {self.name!r}: the loaded weights of {', '.join(off)} are 0, as after cross-entropy "
+                "alone. To train these terms, call set_term_weight, or load the weights into model.classifier.",
+                stacklevel=2,
+            )
         if self.train_function is not None:  # the weights of the terms may have changed
             self.make_train_function()
 
@@ -415,6 +422,8 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
             terms = {key: Term(**value) for key, value in chosen.items() if isinstance(value, dict)}
             return cls(classifier, Objective(**chosen | terms), **config)
         chosen, reason = former.objective_of(config)
+        if not reason and chosen.separation == "rival" and max(term.weight for term in (chosen.inner, chosen.last)) > 0:
+            warnings.warn(f"model {config.get('name')!r}: {former.CHANGED}", stacklevel=2)
         own = ("inner_layer", "last_layer", "grid", "multi_label", "name", "trainable", "dtype")
         model = cls(classifier, chosen, **{key: config[key] for key in own if key in config})
         if reason:

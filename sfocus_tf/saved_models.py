@@ -121,12 +121,17 @@ def find(path: str | pathlib.Path, argument: str = "MODEL") -> SavedModel:
         raise FileNotFoundError(
             f"{argument}={str(path)!r}: {file} does not exist. Expected a .keras file, or a workdir of train.py."
         )
-    config, about = (_json(file.parent / name) for name in ("config.json", "data.json"))
+    config, about = _json(file.parent / "config.json", "method"), _json(file.parent / "data.json", "class_names")
     return SavedModel(str(path), argument, file, config, tuple(about.get("class_names", ())))
 
 
-def _json(file: pathlib.Path) -> dict[str, Any]:
-    return json.loads(file.read_text()) if file.is_file() else {}
+def _json(file: pathlib.Path, key: str) -> dict[str, Any]:
+    """What train.py wrote to a file; empty if there is none, or another program's, without this key."""
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and key in found else {}
 
 
 def _refuse_damaged(model: str, file: pathlib.Path) -> None:

@@ -60,6 +60,8 @@ def test_the_transformer_trains_and_explains():
     assert losses[-1] < losses[0]
     with pytest.raises(ValueError, match=r"image_size=\(30, 30\): expected multiples of 4 for vit_tiny"):
         backbones.create("vit_tiny", 3, 30)
+    with pytest.raises(ValueError, match="vit_tiny takes images of one size.*--config.test_image_size"):
+        backbones.create("vit_tiny", 3, None)
 
 
 def test_names_that_are_not_known():

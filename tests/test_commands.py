@@ -99,9 +99,9 @@ def test_a_workdir_needs_no_flags(tmp_path, capsys, monkeypatch):
     (workdir / "config.json").write_text(json.dumps(settings))
     (workdir / "data.json").write_text(json.dumps({"class_names": ["left", "right"]}))
     monkeypatch.chdir(tmp_path)
-    main(["evaluate", str(workdir)])
+    main(["evaluate", str(workdir), "--of=relative"])
     measured = json.loads((tmp_path / "evaluation.json").read_text())
-    main(["evaluate", str(workdir), "--of=score", "--output=score.json"])
+    main(["evaluate", str(workdir), "--output=score.json"])  # of two classes
     assert "maps are of the scores themselves" in capsys.readouterr().out
     of_scores = json.loads((tmp_path / "score.json").read_text())
     assert measured["images"] == 6 and measured["classes"] == of_scores["classes"]

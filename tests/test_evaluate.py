@@ -104,6 +104,10 @@ def test_images_without_any_object_are_left_out(batch_size):
     model = sf.SharpenFocus(tiny_classifier(3, 16), multi_label=True)
     found = evaluation.evaluate(model, sf.data.Data(source, batch_size, 16, regions=True))
     assert found.pairs.tolist() == [[0, 2]] and found.valid.tolist() == [True, False, True]
+    # As of a former version, with a class to localise that is not the target: contrast maps need a linear CAM.
+    model.classifier.get_layer("scores").bias.assign([9.0, 0.0, 0.0])
+    model.cam = "layer_cam"
+    assert evaluation.evaluate(model, sf.data.Data(source, batch_size, 16, regions=True)).pairs.tolist() == [[0, 2]]
     nothing = dataclasses.replace(found, pairs=found.pairs[:0], localisation={"pointing_last": np.zeros(0)})
     assert np.isnan(nothing.summary()["pointing_last"])
     page = report.comparison_page(nothing, nothing, lambda numbers: records["image"], ("one", "two"), "three images")

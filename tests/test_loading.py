@@ -85,6 +85,10 @@ def test_loads_ours_and_plain_ones(tmp_path):
     assert loaded.multi_label and loaded.num_classes == 3
     assert not load(tmp_path / "plain.keras", multi_label=False).multi_label
     assert saved_models.find(tmp_path / "plain.keras").class_names == ()
+    for name, text in (("config.json", '{"model_type": "vit", "image_size": 999}'), ("data.json", "[1, 2]")):
+        (tmp_path / name).write_text(text)  # of another program
+    assert saved_models.find(tmp_path / "plain.keras").config == {}
+    assert saved_models.find(tmp_path / "plain.keras").class_names == ()
 
 
 def test_preprocessing_is_not_done_twice_and_grey_networks_are_told(tmp_path):

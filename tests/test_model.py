@@ -378,3 +378,14 @@ def test_a_training_step_is_traced_once(optimizer):
     model.compile(optimizer, crossentropy(), metrics=["accuracy"])
     model.fit(random_images(6), LABELS, batch_size=3, epochs=2, verbose=0)
     assert len(traces) == 1
+
+
+def test_of_two_classes_the_scores_are_explained():
+    """Their relative maps never overlap, so that a separation would do nothing."""
+    images, labels = random_images(6), LABELS % 2
+    model = compiled(sf.SharpenFocus(tiny_classifier(2), "light"), run_eagerly=True)
+    assert model.fit(images, labels, verbose=0).history["separation_last"][0] > 0.01
+    own, relative = (model.explain(images, of=of).last for of in ("score", "relative"))
+    assert np.minimum(own.target, own.rival).max() > 0 == np.minimum(relative.target, relative.rival).max()
+    with pytest.raises(ValueError, match="of='relative': of two classes each map is the negative of the other"):
+        sf.SharpenFocus(tiny_classifier(2), sf.objective("light", of="relative"))

@@ -103,6 +103,8 @@ def test_a_model_compared_with_itself_does_not_differ(two_models):
     assert all(each.low == each.high == 0 for each in report.compare(a, a).differences if not np.isnan(each.a))
     with pytest.raises(ValueError, match="same images"):
         report.compare(a, dataclasses.replace(b, labels=b.labels[::-1]))
+    with pytest.raises(ValueError, match="expected maps of the same, got 'score' and 'contrast'"):
+        report.compare(dataclasses.replace(a, of="score"), dataclasses.replace(b, of="contrast"))
 
 
 def test_interval_is_that_of_a_paired_difference():

@@ -207,3 +207,25 @@ def test_a_callback_list_and_a_single_callback_are_taken_too():
         model, shares = timed(run_eagerly=True), Shares()
         model.fit(random_images(6), LABELS, 3, 4, 0, wrap(shares, model))
         assert shares.seen == pytest.approx(EXPECTED)
+
+
+def test_a_single_epoch_of_unknown_length_counts_fully_and_says_so():
+    """With shares of a length that nobody knows the terms would never begin."""
+    batches = BATCHES.filter(lambda images, labels: True)
+    model = timed()
+    with pytest.warns(UserWarning, match="number of batches is not known.*Pass steps_per_epoch"):
+        logs = model.fit(batches, epochs=1, verbose=0).history
+    assert share_of(model, {key: values[0] for key, values in logs.items()}) == pytest.approx(1, rel=1e-3)
+
+
+def test_weights_of_a_run_without_attention_do_not_switch_it_off_without_a_word(tmp_path):
+    sf.SharpenFocus(tiny_classifier(), ZERO).save_weights(tmp_path / "plain.weights.h5")
+    model = sf.SharpenFocus(tiny_classifier(), "light")
+    with pytest.warns(UserWarning, match="loaded weights of separation_last are 0.*set_term_weight"):
+        model.load_weights(tmp_path / "plain.weights.h5")
+
+
+def test_a_callback_list_need_not_know_the_epochs():
+    model = timed(run_eagerly=True)
+    history = model.fit(random_images(6), LABELS, verbose=0, callbacks=keras.callbacks.CallbackList([], model=model))
+    assert history is not None

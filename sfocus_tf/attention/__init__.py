@@ -11,7 +11,13 @@ from sfocus_tf.attention.classes import (
     trained_classes,
 )
 from sfocus_tf.attention.explanation import ExplainingModel, Explanation, LayerMaps, Traced
-from sfocus_tf.attention.extractor import EXPLAINED, AttentionExtractor, AttentionPair, Extracted
+from sfocus_tf.attention.extractor import (
+    EXPLAINED,
+    AttentionExtractor,
+    AttentionPair,
+    Extracted,
+    explained_by_default,
+)
 from sfocus_tf.attention.regions import SMALLEST_FLOOR, has_mass, resize_map, soft_mask
 
 __all__ = [
@@ -31,6 +37,7 @@ __all__ = [
     "check_cam",
     "class_activation",
     "class_numbers",
+    "explained_by_default",
     "has_mass",
     "labelled_classes",
     "named_classes",

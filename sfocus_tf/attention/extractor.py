@@ -20,6 +20,15 @@ from sfocus_tf.errors import unknown
 EXPLAINED = ("score", "relative", "contrast")
 
 
+def explained_by_default(num_classes: int, multi_label: bool) -> str:
+    """What maps explain in training and evaluation unless told otherwise: "score" or "relative".
+
+    Relative maps ignore shifts of all scores, as softmax does; sigmoids do not. Of two classes each relative map is the
+    negative of the other, so that they never overlap, whatever the network has learned.
+    """
+    return "score" if multi_label or num_classes == 2 else "relative"
+
+
 class AttentionPair(NamedTuple):
     """The attention for target and rival at one layer; `[batch, 0, 0]` maps if the layer was left out."""
 
@@ -110,7 +119,7 @@ class AttentionExtractor:
         Args:
             images: `[batch, height, width, channels]`.
             training: as in `classifier(images, training=...)`.
-            choose: maps scores to target and rival, such as `sfocus_tf.attention.labelled_classes` with labels.
+            choose: maps scores to target and rival, such as `sfocus_tf.attention.trained_classes` with labels.
             of: what the maps explain. "score": the score of each class. "relative": that score minus the mean over
                 the classes, which ignores shifts of all scores, as softmax does. "contrast": the target's score minus
                 the rival's, with the positive part as the target's map and the negative part as the rival's, in one

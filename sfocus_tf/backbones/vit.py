@@ -34,9 +34,14 @@ def vit_tiny(inputs: keras.KerasTensor) -> keras.KerasTensor:
         The normalised tokens, `[batch, height/4 * width/4, 128]`.
 
     Raises:
-        ValueError: a side is no multiple of 4.
+        ValueError: a side is no multiple of 4, or left open.
     """
     patch, channels = 4, 128
+    if None in inputs.shape[1:3]:
+        raise ValueError(
+            "vit_tiny takes images of one size: expected the same size in training and test, such as "
+            "--config.test_image_size=none."
+        )
     if inputs.shape[1] % patch or inputs.shape[2] % patch:
         raise ValueError(f"image_size={tuple(inputs.shape[1:3])}: expected multiples of {patch} for vit_tiny.")
     rows, columns = inputs.shape[1] // patch, inputs.shape[2] // patch

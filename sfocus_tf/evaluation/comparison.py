@@ -65,10 +65,13 @@ def compare(a: Evaluation, b: Evaluation, seed: int = 0) -> Comparison:
         seed: seed of the bootstrap.
 
     Raises:
-        ValueError: the evaluations are not of the same images in the same order.
+        ValueError: the evaluations are not of the same images in the same order, or their maps explain different
+            things.
     """
     if a.class_names != b.class_names or not np.array_equal(a.labels, b.labels, equal_nan=True):
         raise ValueError("a and b: expected two models evaluated on the same images with the same classes.")
+    if a.of != b.of:
+        raise ValueError(f"a and b: expected maps of the same, got {a.of!r} and {b.of!r}.")
     size = len(a.labels)
     counts = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), _RESAMPLES)
     # Metrics are compared over the images for which they are defined in both models.

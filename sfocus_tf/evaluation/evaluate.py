@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from scipy import special
 
-from sfocus_tf.attention import LINEAR, Explanation, LayerMaps
+from sfocus_tf.attention import LINEAR, Explanation, LayerMaps, explained_by_default
 from sfocus_tf.data import Data
 from sfocus_tf.evaluation import classification, faithfulness, localisation, overlap
 from sfocus_tf.evaluation.measures import LAYERS
@@ -128,7 +128,8 @@ def evaluate(
         faithfulness_steps: steps of insertion and deletion (16 is usual; each costs two passes), 0 to skip them.
         on_batch: called after each batch with the number of batches done.
         of: what the maps explain, as in `SharpenFocus.explain`; by default "relative", whose metrics are invariant to
-            adding a constant to all scores of an image, as the classes are, and for a multi-label model "score".
+            adding a constant to all scores of an image, as the classes are; for a multi-label model or two classes
+            "score". Relative maps of two classes never overlap.
 
     Returns:
         The evaluation.
@@ -147,7 +148,7 @@ def evaluate(
             f"data: {len(data.class_names)} classes, {_several(data.multi_label)}; the model has {model.num_classes}, "
             f"{_several(model.multi_label)}."
         )
-    of = of or ("score" if model.multi_label else "relative")
+    of = of or explained_by_default(model.num_classes, model.multi_label)
     parts: list[dict[str, np.ndarray]] = []
     explanations: list[tuple[Explanation, Explanation]] = []
     images = 0
@@ -219,7 +220,13 @@ def _explained(
     if model.cam in LINEAR:
         return model.explain_with_contrast_on_batch(images, label, of=of, cam=model.cam)
     explanation, valid = model.explain_labelled_on_batch(images, label, of=of)
-    return explanation, model.explain_labelled_on_batch(images, label, of="contrast", cam="grad_cam")[0], valid
+    contrast, _ = model.explain_labelled_on_batch(images, label, of="contrast", cam=_contrast_cam(model))
+    return explanation, contrast, valid
+
+
+def _contrast_cam(model: SharpenFocus) -> str:
+    """The CAM method of contrast maps, which have to be linear in the score."""
+    return model.cam if model.cam in LINEAR else "grad_cam"
 
 
 def _faithfulness(
@@ -277,8 +284,8 @@ def _localise(
         wanted = np.zeros(len(pairs), int)
     known = inside.any(axis=(1, 2))
     pairs, inside, boxes, box_labels, wanted = (array[known] for array in (pairs, inside, boxes, box_labels, wanted))
-    maps = _maps_of(model, images, pairs, explanation, of)
-    contrasts = _maps_of(model, images, pairs, contrast, "contrast")
+    maps = _maps_of(model, images, pairs, explanation, of, model.cam)
+    contrasts = _maps_of(model, images, pairs, contrast, "contrast", _contrast_cam(model))
     result: dict[str, Any] = {"pairs": pairs}
     for layer in LAYERS:
         resized = localisation.at_resolution(maps[layer], size)
@@ -297,13 +304,14 @@ def _localise(
 
 
 def _maps_of(
-    model: SharpenFocus, images: np.ndarray, pairs: np.ndarray, explanation: Explanation, of: str
+    model: SharpenFocus, images: np.ndarray, pairs: np.ndarray, explanation: Explanation, of: str, cam: str
 ) -> dict[str, np.ndarray]:
     """Maps of each pair by layer; reuses those in `explanation` and computes only the others."""
     maps = {layer: pair.target[pairs[:, 0]] for layer, pair in _by_layer(explanation).items()}
     others = np.flatnonzero(explanation.target[pairs[:, 0]] != pairs[:, 1])
     if len(others):
-        extra = model.explain(images[pairs[others, 0]], class_ids=pairs[others, 1], batch_size=len(images), of=of)
+        chosen = {"class_ids": pairs[others, 1], "batch_size": len(images)}
+        extra = model.explain(images[pairs[others, 0]], **chosen, of=of, cam=cam)
         for layer, pair in _by_layer(extra).items():
             maps[layer][others] = pair.target
     return maps

@@ -1,12 +1,17 @@
 """The clock of a training run: the current step and the total, for the schedule of the terms."""
 
 import inspect
+import warnings
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 _UNKNOWN = 2**30  # steps assumed per epoch until one has been counted; shares then advance by whole epochs
+_ONE_EPOCH = (
+    "The number of batches is not known, so the attention terms count fully from the first step of this epoch, without "
+    "their warm-up. Pass steps_per_epoch to fit, or steps to the Objective."
+)
 
 
 class Clock:
@@ -39,9 +44,9 @@ class Clock:
 class _SetClock(keras.callbacks.Callback):
     """Sets the clock from the epochs of `fit` and their steps."""
 
-    def __init__(self, clock: Clock):
+    def __init__(self, clock: Clock, timed: bool):
         super().__init__()
-        self.clock = clock
+        self.clock, self.timed = clock, timed
         self._counted: int | None = None
         self._epoch_began = 0
 
@@ -49,12 +54,17 @@ class _SetClock(keras.callbacks.Callback):
         """Sets the clock; if the steps per epoch are unknown, from those counted in the last epoch."""
         optimizer = self.model.optimizer
         self._epoch_began = int(tf.convert_to_tensor(optimizer.iterations))
-        batches = self.params["steps"]
+        batches, epochs = self.params.get("steps"), self.params.get("epochs", epoch + 1)
         # A LossScaleOptimizer has the iterations of the one inside, but not its accumulation.
         inner = getattr(optimizer, "inner_optimizer", optimizer)
         updates = batches and -(-batches // (inner.gradient_accumulation_steps or 1))
         steps = updates or self._counted or _UNKNOWN
-        self.clock.begin(self._epoch_began - epoch * steps, self.params["epochs"] * steps)
+        if steps == _UNKNOWN and epochs == 1:  # nothing to learn the length from
+            if self.timed:
+                warnings.warn(_ONE_EPOCH, stacklevel=2)
+            self.clock.begin(0, 0)
+            return
+        self.clock.begin(self._epoch_began - epoch * steps, epochs * steps)
 
     def on_epoch_end(self, epoch: int, logs: object = None) -> None:
         """Counts the epoch's steps."""
@@ -72,7 +82,8 @@ class TimedModel(keras.Model):
         if clock.steps is not None:
             return super().fit(*args, **kwargs)
         bound = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs)
-        set_clock, callbacks = _SetClock(clock), bound.arguments.get("callbacks")
+        timed = any(term.weight and (term.warmup or term.ramp) for term in self._term_weights.terms.values())
+        set_clock, callbacks = _SetClock(clock, timed), bound.arguments.get("callbacks")
         if isinstance(callbacks, keras.callbacks.CallbackList):
             set_clock.set_params(callbacks.params)
             set_clock.set_model(self)

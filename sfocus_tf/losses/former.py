@@ -6,6 +6,11 @@ from sfocus_tf.losses.objective import SEPARATIONS, Objective
 from sfocus_tf.losses.schedule import Term
 
 _TERMS = {"separation_inner": "inner", "separation_last": "last", "consistency": "consistency"}
+# Training goes on with another loss than before, but a useful one.
+CHANGED = (
+    "separation='rival' has changed since version 0.1: it no longer changes the features, only the rival's channel "
+    "weights. Training goes on with the present form."
+)
 _SAME = ("sigma", "omega", "theta", "minimum_mass", "second_order")
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from sfocus_tf.attention import explained_by_default
 from sfocus_tf.errors import unknown
 from sfocus_tf.losses.schedule import Term
 
@@ -25,13 +26,14 @@ class Objective:
     Attributes:
         separation: form of the separation loss: "overlap", the paper's `sfocus_tf.losses.separation_loss`, which
             changes the attention of both classes; or "rival", `sfocus_tf.losses.rival_loss`, which changes only the
-            rival's, and that by its channel weights alone: the features, which other classes need too, are constants.
+            rival's, and that by its channel weights alone: the features that these multiply, which other classes need
+            too, are constants.
         inner: the separation loss at the inner layer.
         last: the separation loss at the last layer.
         consistency: the consistency loss, `sfocus_tf.losses.consistency_loss`.
         of: what the maps explain: "score"; "relative" for the scores minus their mean over the classes, since softmax
-            ignores shifts of all scores (single-label only); or "auto", "relative" for a single-label
-            classifier and "score" for a multi-label one.
+            ignores shifts of all scores (single-label, three classes or more); or "auto", "relative" where that is
+            possible, else "score"; see `sfocus_tf.attention.explained_by_default`.
         mask_gradient: differentiate the losses through the soft mask, as in the paper; `False` treats the region as a
             constant ("rival" always does).
         second_order: differentiate the attention through its channel weights, as in the paper; `False` treats them as
@@ -74,11 +76,16 @@ class Objective:
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps={self.steps!r}: expected a positive number, or None if fit knows it.")
 
-    def explained(self, multi_label: bool) -> str:
-        """What the maps explain, "score" or "relative"; `multi_label` decides where `of` is "auto"."""
-        if self.of != "auto":
-            return self.of
-        return "score" if multi_label else "relative"
+    def explained(self, num_classes: int, multi_label: bool) -> str:
+        """What the maps explain, "score" or "relative"; a `ValueError` for relative maps of two classes."""
+        if self.of == "auto":
+            return explained_by_default(num_classes, multi_label)
+        if self.of == "relative" and num_classes == 2:
+            raise ValueError(
+                "objective: of='relative': of two classes each map is the negative of the other, and they never "
+                "overlap. Expected of='auto' or of='score'."
+            )
+        return self.of
 
     @property
     def rival_features(self) -> bool:
@@ -109,8 +116,8 @@ def objective(name: str = "default", **changes: Any) -> Objective:
         ```
 
     Args:
-        name: "paper", the exact equations; or "default" or "light", `rival_loss` at the last layer only, almost
-            free.
+        name: "paper", the exact equations; "default", a gentler form of all three terms; or "light", `rival_loss`
+            at the last layer only, almost free.
         **changes: attributes of `Objective`. A term can be a `Term`, a dictionary of its changed attributes, or a
             number, its weight.
 

@@ -47,6 +47,10 @@ class TermWeights:
             raise ValueError(f"{term}: weight={weight!r}: expected a number of 0 or more.")
         self.variables[term].assign(self.scale * weight)
 
+    def value(self, term: str) -> float:
+        """The weight of a term at present, without its schedule."""
+        return float(tf.convert_to_tensor(self.variables[term]))
+
     def at(self, iterations: tf.Tensor, training: bool) -> tf.Tensor:
         """The weights at a step, `[3]` float32 in the order of `TERMS`.
 
@@ -63,7 +67,7 @@ class TermWeights:
 
     def step_kind(self) -> StepKind:
         """What a training step must compute with the current weights."""
-        active = [key for key in TERMS if float(tf.convert_to_tensor(self.variables[key])) > 0]
+        active = [key for key in TERMS if self.value(key) > 0]
         return StepKind(
             supervised=bool(active),
             always=any(self.terms[key].always_due for key in active),
