@@ -94,7 +94,7 @@ def test_loads_ours_and_plain_ones(tmp_path):
 def test_preprocessing_is_not_done_twice_and_grey_networks_are_told(tmp_path):
     sf.SharpenFocus(tiny_classifier()).save(tmp_path / "last.keras")
     assert load(tmp_path / "last.keras", "unit").num_classes == 3
-    (tmp_path / "config.json").write_text('{"dataset": "scenes"}')
+    (tmp_path / "config.json").write_text('{"dataset": "scenes", "method": "icasc"}')
     with pytest.raises(ValueError, match="--preprocessing=unit: .* have theirs inside"):
         load(tmp_path, "unit")
     sf.SharpenFocus(tiny_classifier(channels=1)).save(tmp_path / "grey.keras")
