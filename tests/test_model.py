@@ -383,7 +383,10 @@ def test_a_training_step_is_traced_once(optimizer):
 def test_of_two_classes_the_scores_are_explained():
     """Their relative maps never overlap, so that a separation would do nothing."""
     images, labels = random_images(6), LABELS % 2
-    model = compiled(sf.SharpenFocus(tiny_classifier(2), "light"), run_eagerly=True)
+    classifier = tiny_classifier(2)
+    kernel = classifier.get_layer("scores").kernel
+    kernel.assign(keras.ops.abs(kernel))  # evidence for both classes everywhere
+    model = compiled(sf.SharpenFocus(classifier, "light"), run_eagerly=True)
     assert model.fit(images, labels, verbose=0).history["separation_last"][0] > 0.01
     own, relative = (model.explain(images, of=of).last for of in ("score", "relative"))
     assert np.minimum(own.target, own.rival).max() > 0 == np.minimum(relative.target, relative.rival).max()

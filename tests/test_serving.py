@@ -266,7 +266,7 @@ def test_the_pages_rest_request_fits_the_signature(served, tmp_path):
 
 def test_the_pages_export_command_and_batching_file(tmp_path, served):
     model, _, _ = served
-    workdir = tmp_path / "runs" / "scenes-icasc-0"
+    workdir = tmp_path / "runs" / "scenes-both-0" / "icasc"
     workdir.mkdir(parents=True)
     model.save(workdir / "last.keras")
     (workdir / "data.json").write_text(json.dumps({"class_names": NAMES}))
