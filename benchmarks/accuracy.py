@@ -159,8 +159,6 @@ def train(names):
         for arm in _ARMS.value:
             run(name, arm, seed, _RUNS.value, _RESULTS.value)
 
-    for name in names:  # before several runs would make the folder of fewer images at once
-        experiments.data_flags(name, _DATA_DIR.value and pathlib.Path(_DATA_DIR.value))
     with concurrent.futures.ThreadPoolExecutor(_PARALLEL.value) as pool:
         for name in names:
             seeds = range(experiments.SEEDS[name] if _SEEDS.value is None else _SEEDS.value)

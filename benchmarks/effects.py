@@ -16,7 +16,7 @@ def plot(summaries, file):
 
     The scale is that of the arms with intervals; what lies beyond it is a triangle at the edge, with its value.
     """
-    summaries = {name: row for name, row in summaries.items() if row["arms"]}
+    summaries = {name: row for name, row in summaries.items() if row["arms"].keys() & _COLOURS}
     columns = ["metric", *(name for name in stored_runs.MEASURES if _known(summaries, name))]
     rows = -(-len(columns) // 2)
     height = rows * (0.7 + 0.35 * len(summaries)) + 0.8
@@ -73,4 +73,4 @@ def _limits(found):
 
 
 def _known(summaries, measure):
-    return any(measure in found for row in summaries.values() for found in row["arms"].values())
+    return any(measure in row["arms"].get(arm, {}) for row in summaries.values() for arm in _COLOURS)

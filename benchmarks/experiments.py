@@ -6,6 +6,7 @@ see docs/research-log.md.
 
 import dataclasses
 import shutil
+import threading
 
 from sfocus_tf.losses import objective
 
@@ -42,6 +43,7 @@ ARMS = {
 TINY_FLAGS = ("--epochs=1", "--config.examples=64", "--backbone=resnet8", "--config.weights=none")
 # Folder of the images inside --data_dir, where it is not --data_dir itself.
 _FOLDERS = {"birds100": "birds100", "cifar10_few": "cifar10"}
+_MAKING_FOLDER = threading.Lock()  # several runs begin at once
 
 
 def settings(experiment, tiny=False):
@@ -54,7 +56,10 @@ def data_flags(experiment, data_dir):
     if data_dir is None or experiment == "scenes":
         return []
     folder = data_dir.resolve() / _FOLDERS.get(experiment, "")
-    return [f"--data_dir={few_a_class(folder, 250) if experiment == 'cifar10_few' else folder}"]
+    if experiment == "cifar10_few":
+        with _MAKING_FOLDER:
+            folder = few_a_class(folder, 250)
+    return [f"--data_dir={folder}"]
 
 
 def arm_flags(arm):

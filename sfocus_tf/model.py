@@ -137,7 +137,8 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
             rival_features=self.objective.rival_features,
             grids=located.grids,
         )
-        self._extractor.check(self.objective.explained(self.num_classes, multi_label))
+        self._of = self.objective.explained(self.num_classes, multi_label)
+        self._extractor.check(self._of)
         self._traced = attention.Traced(self._extractor)
         # Binary cross-entropy is a mean over the classes.
         scale = 1 / self.num_classes if multi_label and self.objective.per_class else 1.0
@@ -306,8 +307,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
             multi_label=self.multi_label,
             ignore_class=checks.ignored_class(self.loss),
         )
-        of = self.objective.explained(self.num_classes, self.multi_label)
-        return self._extractor.extract(x, training, choose, of, inner)
+        return self._extractor.extract(x, training, choose, self._of, inner)
 
     def _step(self, x: Any, y: Any, sample_weight: Any, weights: tf.Tensor | None, share: Any) -> _Step:
         """A forward and a backward pass, with attention terms of these weights, or without attention if `None`.
@@ -422,8 +422,6 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
             terms = {key: Term(**value) for key, value in chosen.items() if isinstance(value, dict)}
             return cls(classifier, Objective(**chosen | terms), **config)
         chosen, reason = former.objective_of(config)
-        if not reason and chosen.separation == "rival" and max(term.weight for term in (chosen.inner, chosen.last)) > 0:
-            warnings.warn(f"model {config.get('name')!r}: {former.CHANGED}", stacklevel=2)
         own = ("inner_layer", "last_layer", "grid", "multi_label", "name", "trainable", "dtype")
         model = cls(classifier, chosen, **{key: config[key] for key in own if key in config})
         if reason:

@@ -127,10 +127,7 @@ def find(path: str | pathlib.Path, argument: str = "MODEL") -> SavedModel:
 
 def _json(file: pathlib.Path, key: str) -> dict[str, Any]:
     """What train.py wrote to a file; empty if there is none, or another program's, without this key."""
-    try:
-        found = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return {}
+    found = json.loads(file.read_text()) if file.is_file() else {}
     return found if isinstance(found, dict) and key in found else {}
 
 

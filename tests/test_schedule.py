@@ -223,6 +223,7 @@ def test_weights_of_a_run_without_attention_do_not_switch_it_off_without_a_word(
     model = sf.SharpenFocus(tiny_classifier(), "light")
     with pytest.warns(UserWarning, match="loaded weights of separation_last are 0.*set_term_weight"):
         model.load_weights(tmp_path / "plain.weights.h5")
+    assert [float(weight) for weight in model.weights if weight.name == "separation_last_weight"] == [0]
 
 
 def test_a_callback_list_need_not_know_the_epochs():

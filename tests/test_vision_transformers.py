@@ -101,8 +101,10 @@ def test_second_derivatives_by_finite_differences(head, layer):
 def test_training_and_saving(name, tmp_path):
     model = compiled(sf.SharpenFocus(NETWORKS[name][0](), PAPER), 0.01)
     images = random_images(6, 16)
+    before = model.evaluate(images, LABELS, verbose=0, return_dict=True)
     logs = model.fit(images, LABELS, epochs=8, batch_size=6, verbose=0).history
-    assert logs["classification_loss"][-1] < logs["classification_loss"][0]
+    after = model.evaluate(images, LABELS, verbose=0, return_dict=True)
+    assert after["classification_loss"] < before["classification_loss"]
     assert logs["separation_last"][0] > 0
     expected = model.explain(images)
     assert expected.last.target.max() > 0

@@ -39,8 +39,8 @@ def vit_tiny(inputs: keras.KerasTensor) -> keras.KerasTensor:
     patch, channels = 4, 128
     if None in inputs.shape[1:3]:
         raise ValueError(
-            "vit_tiny takes images of one size: expected the same size in training and test, such as "
-            "--config.test_image_size=none."
+            "vit_tiny takes images of one size: expected the same for training and test, --config.image_size and "
+            "--config.test_image_size."
         )
     if inputs.shape[1] % patch or inputs.shape[2] % patch:
         raise ValueError(f"image_size={tuple(inputs.shape[1:3])}: expected multiples of {patch} for vit_tiny.")

@@ -310,8 +310,8 @@ def _maps_of(
     maps = {layer: pair.target[pairs[:, 0]] for layer, pair in _by_layer(explanation).items()}
     others = np.flatnonzero(explanation.target[pairs[:, 0]] != pairs[:, 1])
     if len(others):
-        chosen = {"class_ids": pairs[others, 1], "batch_size": len(images)}
-        extra = model.explain(images[pairs[others, 0]], **chosen, of=of, cam=cam)
+        shown, class_ids = images[pairs[others, 0]], pairs[others, 1]
+        extra = model.explain(shown, class_ids, batch_size=len(images), of=of, cam=cam)
         for layer, pair in _by_layer(extra).items():
             maps[layer][others] = pair.target
     return maps

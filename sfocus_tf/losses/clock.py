@@ -44,9 +44,9 @@ class Clock:
 class _SetClock(keras.callbacks.Callback):
     """Sets the clock from the epochs of `fit` and their steps."""
 
-    def __init__(self, clock: Clock, timed: bool):
+    def __init__(self, clock: Clock):
         super().__init__()
-        self.clock, self.timed = clock, timed
+        self.clock = clock
         self._counted: int | None = None
         self._epoch_began = 0
 
@@ -60,7 +60,7 @@ class _SetClock(keras.callbacks.Callback):
         updates = batches and -(-batches // (inner.gradient_accumulation_steps or 1))
         steps = updates or self._counted or _UNKNOWN
         if steps == _UNKNOWN and epochs == 1:  # nothing to learn the length from
-            if self.timed:
+            if self.model._term_weights.scheduled():
                 warnings.warn(_ONE_EPOCH, stacklevel=2)
             self.clock.begin(0, 0)
             return
@@ -82,8 +82,7 @@ class TimedModel(keras.Model):
         if clock.steps is not None:
             return super().fit(*args, **kwargs)
         bound = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs)
-        timed = any(term.weight and (term.warmup or term.ramp) for term in self._term_weights.terms.values())
-        set_clock, callbacks = _SetClock(clock, timed), bound.arguments.get("callbacks")
+        set_clock, callbacks = _SetClock(clock), bound.arguments.get("callbacks")
         if isinstance(callbacks, keras.callbacks.CallbackList):
             set_clock.set_params(callbacks.params)
             set_clock.set_model(self)

@@ -1,16 +1,12 @@
 """Converts settings of models saved by version 0.1 to an objective."""
 
+import warnings
 from typing import Any
 
 from sfocus_tf.losses.objective import SEPARATIONS, Objective
 from sfocus_tf.losses.schedule import Term
 
 _TERMS = {"separation_inner": "inner", "separation_last": "last", "consistency": "consistency"}
-# Training goes on with another loss than before, but a useful one.
-CHANGED = (
-    "separation='rival' has changed since version 0.1: it no longer changes the features, only the rival's channel "
-    "weights. Training goes on with the present form."
-)
 _SAME = ("sigma", "omega", "theta", "minimum_mass", "second_order")
 
 
@@ -20,7 +16,7 @@ def is_former(config: dict[str, Any]) -> bool:
 
 
 def objective_of(config: dict[str, Any]) -> tuple[Objective, str | None]:
-    """Converts the settings of version 0.1.
+    """Converts the settings of version 0.1; warns if training would go on with another form of a loss.
 
     Args:
         config: config of a saved model for which `is_former` is true.
@@ -43,5 +39,11 @@ def objective_of(config: dict[str, Any]) -> tuple[Objective, str | None]:
         separation = "rival"
     elif config.get("attention", "grad_cam") != "grad_cam":
         reason = f"it was trained on maps by {config['attention']!r}; training uses Grad-CAM alone now"
+    elif separation == "rival" and (settings["inner"].weight or settings["last"].weight):
+        warnings.warn(
+            f"model {config.get('name')!r}: separation='rival' has changed since version 0.1: it no longer changes the "
+            "features, only the rival's channel weights. Training goes on with the present form.",
+            stacklevel=2,
+        )
     settings |= {"of": "score", "mask_gradient": True, "per_class": False}
     return Objective(separation, **settings, steps=steps), reason

@@ -51,6 +51,10 @@ class TermWeights:
         """The weight of a term at present, without its schedule."""
         return float(tf.convert_to_tensor(self.variables[term]))
 
+    def scheduled(self) -> bool:
+        """Whether any term with a nonzero weight has a warm-up or ramp."""
+        return any((term.warmup or term.ramp) and self.value(key) for key, term in self.terms.items())
+
     def at(self, iterations: tf.Tensor, training: bool) -> tf.Tensor:
         """The weights at a step, `[3]` float32 in the order of `TERMS`.
 
