@@ -134,22 +134,17 @@ class AttentionExtractor:
         self.check(of)
         paths = (self.inner_layer, self.last_layer) if inner else (self.last_layer,)
         readers = {path: self._readers_now(path) for path in paths}
-        # Not eagerly, where each Jacobian would be retraced, and not under a strategy: communication has no Jacobian,
+        # Not eagerly, where each pass would be retraced, and not under a strategy: communication cannot be vectorized,
         # and a replica without images would get wrong shapes.
         in_one_pass = not (of == "contrast" or tf.executing_eagerly() or tf.distribute.has_strategy())
         # The tape watches only the ends of the backward pass: nothing before them is differentiated here.
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             forward = self._forward(tape, _one_or_more(images) if in_one_pass else images, training, readers)
             scores = tf.cast(forward.scores, self.dtype)
-            classes = choose(tf.stop_gradient(scores))
-            chosen = _explained(scores, classes, of)
-            sums = tf.stack([tf.reduce_sum(score) for score in chosen]) if in_one_pass else None
+        classes = choose(tf.stop_gradient(scores))
         sources = {path: [end.output for end in forward.ends[path]] for path in paths}
         try:
-            if in_one_pass:
-                slopes = _slopes_in_one_pass(tape, sums, sources)
-            else:
-                slopes = [tape.gradient(score, sources) for score in chosen]
+            slopes = _slopes(tape, scores, sources, _directions(classes, scores, of), in_one_pass)
         except derivatives.MISSING as error:
             raise derivatives.no_derivative(error, self.classifier, paths) from error
         no_map = tf.zeros([tf.shape(scores)[0], 0, 0], self.dtype)
@@ -233,12 +228,16 @@ class AttentionExtractor:
         return Attention(*(tf.cast(tensor, self.dtype) for tensor in attended))
 
 
-def _explained(scores: tf.Tensor, classes: Classes, of: str) -> list[tf.Tensor]:
-    """The scores to differentiate, each `[batch]`: of target and rival, or their difference."""
-    if of == "relative":
-        scores -= tf.reduce_mean(scores, axis=-1, keepdims=True)
-    target, rival = (tf.gather(scores, ids, batch_dims=1) for ids in (classes.target, classes.rival))
-    return [target - rival] if of == "contrast" else [target, rival]
+def _directions(classes: Classes, scores: tf.Tensor, of: str) -> list[tf.Tensor]:
+    """What the maps explain, as a linear form of the scores; each `[batch, classes]`.
+
+    Of target and rival, or of their difference.
+    """
+    count = scores.shape[-1]
+    target, rival = (tf.one_hot(ids, count, dtype=scores.dtype) for ids in (classes.target, classes.rival))
+    if of == "contrast":
+        return [target - rival]
+    return [target - 1 / count, rival - 1 / count] if of == "relative" else [target, rival]
 
 
 def _one_or_more(images: Any) -> Any:
@@ -249,18 +248,31 @@ def _one_or_more(images: Any) -> Any:
         return tf.nest.map_structure(tf.identity, images)
 
 
-def _slopes_in_one_pass(
-    tape: tf.GradientTape, scores: tf.Tensor, sources: dict[str, list[tf.Tensor]]
+def _slopes(
+    tape: tf.GradientTape,
+    scores: tf.Tensor,
+    sources: dict[str, list[tf.Tensor]],
+    directions: list[tf.Tensor],
+    in_one_pass: bool,
 ) -> list[dict[str, list[tf.Tensor | None]]]:
-    """The gradients of both scores at the sources.
+    """The gradients of the scores at the sources, along each direction.
 
-    One backward pass computes both, `[2, batch, ...]`. That is faster than two passes, and takes less memory for the
-    second derivatives of kernels.
+    One backward pass computes all, `[directions, batch, ...]`. That is faster than two passes, and takes less memory
+    for the second derivatives of kernels.
     """
-    of_both: list[dict[str, list[tf.Tensor | None]]] = [{}, {}]
-    for path, slopes in tape.jacobian(scores, sources).items():
-        # Unstack, not index: the gradient is one stack, instead of adding to zeros for each index.
-        unstacked = [(None, None) if slope is None else tf.unstack(slope, 2) for slope in slopes]
-        for number, by_path in enumerate(of_both):
-            by_path[path] = [pair[number] for pair in unstacked]
-    return of_both
+
+    def along(direction: tf.Tensor) -> dict[str, list[tf.Tensor | None]]:
+        return tape.gradient(scores, sources, output_gradients=direction)
+
+    if not in_one_pass:
+        return [along(direction) for direction in directions]
+    together = tf.vectorized_map(along, tf.stack(directions), warn=False)
+    # Unstack, not index: the gradient is one stack, instead of adding to zeros for each index.
+    unstacked = {
+        path: [[None] * len(directions) if slope is None else tf.unstack(slope, len(directions)) for slope in slopes]
+        for path, slopes in together.items()
+    }
+    return [
+        {path: [slope[number] for slope in slopes] for path, slopes in unstacked.items()}
+        for number in range(len(directions))
+    ]
