@@ -32,6 +32,7 @@ SLOW = {
 
 tf.config.threading.set_inter_op_parallelism_threads(2)
 gc.freeze()  # what is imported stays: collections need not look at it
+gc.set_threshold(100_000, 20, 20)  # and tracing makes many objects, few of them in circles
 
 
 def pytest_collection_modifyitems(items):

@@ -114,6 +114,7 @@ def test_training_and_saving(name, tmp_path):
     assert (loaded.inner_layer, loaded.last_layer) == (model.inner_layer, model.last_layer)
     for one, two in zip(keras.tree.flatten(expected), keras.tree.flatten(loaded.explain(images)), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-5)
+    loaded.run_eagerly = True  # a graph would take longer and tell no more
     loaded.fit(images, LABELS, verbose=0)
 
 
