@@ -1,6 +1,7 @@
-"""Workarounds for Keras 3: metrics with a direction for callbacks, several workers, seed generators' state in files."""
+"""Workarounds for Keras 3: metrics with a direction, several workers, seed generators in files, a short bar."""
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -102,3 +103,66 @@ class RandomStateModel(keras.Model):
         others = [*self.weights, *(variable for metric in self.metrics for variable in metric.variables)]
         known = {id(variable) for variable in others}
         return [variable for variable in self.non_trainable_variables if id(variable) not in known]
+
+
+class ShortBarModel(keras.Model):
+    """A Keras model that logs more than a line of a terminal holds.
+
+    Keras' progress bar cannot refresh a line that was wrapped: it prints it again with each batch.
+    """
+
+    # Names of logs that the bar shows only after an epoch of training, or not at all.
+    _after_epochs: tuple[str, ...] = ()
+    _unshown: tuple[str, ...] = ()
+
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """As `keras.Model.fit`."""
+        bound = self._with_bar(inspect.signature(keras.Model.fit).bind(self, *args, **kwargs))
+        return super().fit(*bound.args[1:], **bound.kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.evaluate`."""
+        bound = self._with_bar(inspect.signature(keras.Model.evaluate).bind(self, *args, **kwargs))
+        return super().evaluate(*bound.args[1:], **bound.kwargs)
+
+    def _with_bar(self, bound: inspect.BoundArguments) -> inspect.BoundArguments:
+        """Adds a bar to the callbacks where Keras would add its own."""
+        callbacks = bound.arguments.get("callbacks")
+        shown = bound.arguments.get("verbose", "auto") in ("auto", 1)
+        if shown and not isinstance(callbacks, keras.callbacks.CallbackList):
+            given = keras.tree.flatten(callbacks or [])
+            if not any(isinstance(each, keras.callbacks.ProgbarLogger) for each in given):
+                given.append(_ShortBar(self._after_epochs, self._unshown))
+            bound.arguments["callbacks"] = given
+        return bound
+
+
+class _ShortBar(keras.callbacks.ProgbarLogger):
+    """Keras' progress bar without some of the logs; see `ShortBarModel`."""
+
+    async_safe = True  # as the bar that Keras adds: training does not wait for it
+
+    def __init__(self, after_epochs: Sequence[str], unshown: Sequence[str]):
+        super().__init__()
+        self._unshown = {*unshown, *(f"val_{name}" for name in (*after_epochs, *unshown))}
+        self._unshown_before = self._unshown | set(after_epochs)
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Shows what plain Keras logs."""
+        super().on_train_batch_end(batch, _without(self._unshown_before, logs))
+
+    def on_test_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Shows what plain Keras logs."""
+        super().on_test_batch_end(batch, _without(self._unshown_before, logs))
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Shows the whole epoch's logs."""
+        super().on_epoch_end(epoch, _without(self._unshown, logs))
+
+    def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Shows the logs of all batches."""
+        super().on_test_end(_without(self._unshown, logs))
+
+
+def _without(names: set[str], logs: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {name: value for name, value in (logs or {}).items() if name not in names}

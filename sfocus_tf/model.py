@@ -13,7 +13,7 @@ from sfocus_tf import attention, distribution
 from sfocus_tf.attention import channel_gradients, derivatives
 from sfocus_tf.classifier import attention_layers, checks, graph
 from sfocus_tf.classifier.token_grids import Grid
-from sfocus_tf.keras_workarounds import MeansOfLosses, RandomStateModel, ReplicatedModel
+from sfocus_tf.keras_workarounds import MeansOfLosses, RandomStateModel, ReplicatedModel, ShortBarModel
 from sfocus_tf.losses import SHARES, TERMS, BatchTerms, Objective, Term, batch_terms, former, named, no_terms
 from sfocus_tf.losses.clock import Clock, TimedModel
 from sfocus_tf.losses.term_weights import StepKind, TermWeights
@@ -40,7 +40,7 @@ class _Step(NamedTuple):
 
 
 @keras.saving.register_keras_serializable(package="sfocus_tf")
-class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
+class SharpenFocus(ReplicatedModel, TimedModel, ShortBarModel, ServedModel, RandomStateModel):
     """Trains a classifier to separate its attention for the true class from that for its rival.
 
     Source: "Sharpen Focus: Learning with Attention Separability and Consistency", ICCV 2019, arXiv 1811.07484. The loss
@@ -72,6 +72,8 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
     - `weak_inner`, `weak_last`: the share of images whose target map is below `minimum_mass`; these count as zero in
       all terms.
 
+    The progress bar shows the three terms after an epoch, and none of the others; `verbose=2` and the history have all.
+
     Attributes:
         classifier: the wrapped model.
         objective: the training objective; `set_term_weight` changes a weight during training.
@@ -80,6 +82,9 @@ class SharpenFocus(ReplicatedModel, TimedModel, ServedModel, RandomStateModel):
         grid: rows and columns of the tokens, as they were given.
         multi_label: whether images may have several classes.
     """
+
+    _after_epochs = TERMS
+    _unshown = ("classification_loss", *SHARES)
 
     def __init__(
         self,

@@ -231,3 +231,6 @@ def test_a_callback_list_need_not_know_the_epochs():
     model = timed(run_eagerly=True)
     callbacks = keras.callbacks.CallbackList([], add_history=True, model=model)
     assert model.fit(random_images(6), LABELS, verbose=0, callbacks=callbacks).history["loss"]
+    known = len(callbacks.callbacks)
+    model.fit(random_images(6), LABELS, verbose=0, callbacks=callbacks)
+    assert len(callbacks.callbacks) == known, "a second fit leaves nothing more in it"

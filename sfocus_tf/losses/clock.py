@@ -86,7 +86,8 @@ class TimedModel(keras.Model):
         if isinstance(callbacks, keras.callbacks.CallbackList):
             set_clock.set_params(callbacks.params)
             set_clock.set_model(self)
-            callbacks.callbacks.append(set_clock)
+            others = [each for each in callbacks.callbacks if not isinstance(each, _SetClock)]  # of another fit
+            callbacks.callbacks[:] = [*others, set_clock]
         else:
             bound.arguments["callbacks"] = [set_clock, *keras.tree.flatten(callbacks or [])]
         return super().fit(*bound.args[1:], **bound.kwargs)
