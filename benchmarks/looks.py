@@ -7,6 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from sfocus_tf import saved_models
+from sfocus_tf.data import cub
+from sfocus_tf.data.source import Part
 
 SIZES = (192, 208, 224, 240, 272, 288, 336)  # of one look at the whole image
 BASES = (192, 240)  # of the first look and its second
@@ -21,7 +23,7 @@ _FINE = 96  # rows and columns of the map that a region is read from
 
 
 class Image(NamedTuple):
-    """An image of CUB-200-2011, with its box (left, top, width, height, in pixels)."""
+    """An image of CUB-200-2011, its label, and its box (top, left, bottom, right, in shares of the image)."""
 
     path: pathlib.Path
     label: int
@@ -30,15 +32,13 @@ class Image(NamedTuple):
 
 def listing(folder):
     """All images, in the order of their paths."""
-
-    def table(name):
-        return dict(line.split(" ", 1) for line in (folder / name).read_text().splitlines())
-
-    paths, labels, boxes = table("images.txt"), table("image_class_labels.txt"), table("bounding_boxes.txt")
-    return [
-        Image(folder / "images" / path, int(labels[key]) - 1, tuple(map(float, boxes[key].split())))
-        for key, path in sorted(paths.items(), key=lambda item: item[1])
-    ]
+    images = []
+    for split in ("train", "test"):
+        source = cub.source(folder, Part(split, check_images=False))
+        for number, path in enumerate(source.files):
+            record = source.read(tf.constant(number))
+            images.append(Image(pathlib.Path(path), int(record["label"]), tuple(record["boxes"][0].numpy())))
+    return sorted(images)
 
 
 def all_looks(workdir, images, random):
@@ -69,7 +69,7 @@ def _regions(model, images, full, base, random):
     for side in SIDES:
         margin = (1 - side) / 2
         regions[f"central:{side}"] = [(margin, margin, 1 - margin, 1 - margin)] * len(full)
-    regions["box:1"] = [_annotated(image.box, pixels.shape) for image, pixels in zip(images, full, strict=True)]
+    regions["box:1"] = [image.box for image in images]
     return regions
 
 
@@ -87,11 +87,6 @@ def _elsewhere(region, random):
     height, width = region[2] - region[0], region[3] - region[1]
     top, left = random.uniform(0, 1 - height), random.uniform(0, 1 - width)
     return top, left, top + height, left + width
-
-
-def _annotated(box, shape):
-    left, top, width, height = box
-    return top / shape[0], left / shape[1], (top + height) / shape[0], (left + width) / shape[1]
 
 
 def _cropped(pixels, region):

@@ -63,7 +63,7 @@ def run(fold, seed):
     file = pathlib.Path(_RESULTS.value, f"{fold}-{seed}.npz")
     if file.exists():
         return
-    images = looks.listing(pathlib.Path(_DATA_DIR.value, "CUB_200_2011"))
+    images = looks.listing(_DATA_DIR.value)
     of_fold = folds(np.array([image.label for image in images]))
     workdir = pathlib.Path(_RUNS.value, f"{fold}-{seed}").resolve()
     held_out = {fold: "test", (fold + 1) % FOLDS: None}
