@@ -108,7 +108,8 @@ class RandomStateModel(keras.Model):
 class ShortBarModel(keras.Model):
     """A Keras model that logs more than a line of a terminal holds.
 
-    Keras' progress bar cannot refresh a line that was wrapped: it prints it again with each batch.
+    Keras' progress bar cannot refresh a line that was wrapped: it prints it again with each batch. And scripts unpack
+    the list that `evaluate` returns without `return_dict`: it has the loss and the user's metrics alone.
     """
 
     # Names of logs that the bar shows only after an epoch of training, or not at all.
@@ -124,6 +125,9 @@ class ShortBarModel(keras.Model):
         """As `keras.Model.evaluate`."""
         bound = self._with_bar(inspect.signature(keras.Model.evaluate).bind(self, *args, **kwargs))
         return super().evaluate(*bound.args[1:], **bound.kwargs)
+
+    def _flatten_metrics_in_order(self, logs: Mapping[str, Any]) -> Any:
+        return super()._flatten_metrics_in_order(_without({*self._after_epochs, *self._unshown}, logs))
 
     def _with_bar(self, bound: inspect.BoundArguments) -> inspect.BoundArguments:
         """Adds a bar to the callbacks where Keras would add its own."""

@@ -73,6 +73,9 @@ class SharpenFocus(ReplicatedModel, TimedModel, ShortBarModel, ServedModel, Rand
       all terms.
 
     The progress bar shows the three terms after an epoch, and none of the others; `verbose=2` and the history have all.
+    Without `return_dict`, `evaluate` returns what it does for plain Keras: the loss and the user's metrics.
+
+    As a layer of another Keras model it only predicts: training that model trains no attention. See `around`.
 
     Attributes:
         classifier: the wrapped model.
@@ -164,6 +167,11 @@ class SharpenFocus(ReplicatedModel, TimedModel, ShortBarModel, ServedModel, Rand
     def token_grids(self) -> Mapping[str, Grid]:
         """How the attention layers that output tokens lie in the image, by path; empty for feature maps."""
         return self._extractor.grids
+
+    @property
+    def output_names(self) -> list[str]:
+        """The name of the classifier's output, for losses and metrics by name."""
+        return list(self.classifier.output_names)
 
     def build(self, input_shape: Any) -> None:
         """Does nothing: the classifier is already built."""

@@ -77,6 +77,8 @@ class ServedModel(ExplainingModel):
         size = tuple(image_size or self.classifier.input_shape[1:3])
         if len(size) != 2 or None in size:
             raise ValueError("image_size: expected height and width, as this classifier takes images of any size.")
+        if isinstance(class_names, str):
+            raise TypeError(f"class_names={class_names!r}: expected a sequence of names, got a string.")
         names = range(self.num_classes) if class_names is None else class_names
         extractor = dataclasses.replace(self._extractor, cam=self.cam)
         save(extractor, filepath, tuple(str(name) for name in names), size, center_crop)
@@ -201,6 +203,7 @@ def _signatures(
     # All signatures share one function, so that the file has the network once; unused outputs are pruned when it runs.
     @tf.function(input_signature=[images_spec, ids_spec], autograph=False)
     def everything(images: tf.Tensor, class_ids: tf.Tensor = predicted) -> dict[str, tf.Tensor]:
+        images = tf.ensure_shape(images, images_spec.shape)  # which loaded signatures do not check
         return _explained(extractor, tf.constant(names), images, class_ids)
 
     def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -72,6 +72,18 @@ def test_a_metric_inside_the_classifier_with_the_name_of_a_log_is_refused():
         compiled(model)
 
 
+def test_loss_and_metrics_by_the_outputs_name():
+    plain = tiny_classifier()
+    both = []
+    for model in (plain, sf.SharpenFocus(plain)):
+        model.compile("sgd", {"scores": crossentropy()}, metrics={"scores": "accuracy"}, run_eagerly=True)
+        both.append(model.evaluate(random_images(6), LABELS, return_dict=True, verbose=0))
+    assert (
+        both[1]["classification_loss"] == pytest.approx(both[0]["loss"]) and both[1]["accuracy"] == both[0]["accuracy"]
+    )
+    assert sf.SharpenFocus(plain).output_names == plain.output_names
+
+
 def test_other_metrics_keep_their_values():
     model = compiled(sf.SharpenFocus(tiny_classifier()), metrics=["accuracy"])
     logs = model.evaluate(random_images(6), LABELS, return_dict=True, verbose=0)

@@ -105,7 +105,7 @@ def test_figure_names_both_classes_with_their_probabilities_and_the_scale(multi_
 
 
 def test_tensorboard_has_contrast_maps_too(tmp_path):
-    model = sf.SharpenFocus(tiny_classifier())
+    model = sf.SharpenFocus(tiny_classifier(4))
     model.compile("sgd", crossentropy())
     callback = report.AttentionImages(tmp_path, 255 * random_images(2), NAMES)
     model.fit(random_images(6), np.arange(6) % 3, verbose=0, callbacks=[callback])

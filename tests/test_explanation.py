@@ -224,6 +224,16 @@ def test_contrast_is_refused_for_maps_without_a_negative_side(cam):
         sf.SharpenFocus(tiny_classifier()).explain(random_images(2), of="contrast", cam=cam)
 
 
+def test_what_are_no_images_is_named():
+    model, images = sf.SharpenFocus(tiny_classifier()), random_images(3)
+    for given, name in ((None, "NoneType"), ("a.jpg", "str"), ({"image": images}, "dict"), (7, "int")):
+        with pytest.raises(ValueError, match=f"images: expected an array .*got {name}"):
+            model.explain(given)
+    images[1, 0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="images: expected finite numbers, got NaN or infinity in image 1"):
+        model.explain(images)
+
+
 def test_what_maps_explain_and_how_they_are_made_is_checked_before_images_are():
     model = sf.SharpenFocus(tiny_classifier())
     with pytest.raises(ValueError, match="of='contrst' is not known. Did you mean 'contrast'"):

@@ -196,6 +196,10 @@ def test_what_is_no_classifier():
 
     with pytest.raises(TypeError, match="of a subclassed model they cannot be seen"):
         sf.SharpenFocus(Subclassed())
+    with pytest.raises(
+        TypeError, match="inner_layer: expected the name or path of a layer, got Activation; its name is 'fine'"
+    ):
+        sf.SharpenFocus(tiny_classifier(), inner_layer=tiny_classifier().get_layer("fine"))
     with pytest.raises(TypeError, match="expected a keras.Model, got str"):
         sf.SharpenFocus("resnet50")
     with pytest.raises(ValueError, match="has no input shape yet"):

@@ -7,7 +7,7 @@ import pytest
 
 import sfocus_tf as sf
 from sfocus_tf.model import LOGGED
-from tests.conftest import LABELS, compiled, random_images, tiny_classifier
+from tests.conftest import LABELS, compiled, crossentropy, random_images, tiny_classifier
 
 IMAGES = random_images(6)
 TERMS = {"separation_inner", "separation_last", "consistency"}
@@ -55,3 +55,14 @@ def test_who_asks_for_other_output_gets_it(model, method, capsys):
     run(IMAGES, LABELS, callbacks=[keras.callbacks.LambdaCallback(**end)])
     printed = capsys.readouterr().out
     assert printed.count("over") == 1 and "classification_loss" not in printed and "accuracy" in printed
+
+
+def test_lists_of_results_are_those_of_plain_keras(model):
+    """As scripts unpack them; by name there is more."""
+    loss, accuracy = model.evaluate(IMAGES, LABELS, verbose=0)
+    logs = model.evaluate(IMAGES, LABELS, verbose=0, return_dict=True)
+    assert (loss, accuracy) == (logs["loss"], logs["accuracy"]) and {*LOGGED} < logs.keys()
+    assert len(model.test_on_batch(IMAGES, LABELS)) == len(model.train_on_batch(IMAGES, LABELS)) == 2
+    without_metrics = sf.SharpenFocus(tiny_classifier())
+    without_metrics.compile("sgd", crossentropy(), run_eagerly=True)
+    assert isinstance(without_metrics.evaluate(IMAGES, LABELS, verbose=0), float)

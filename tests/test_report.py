@@ -41,6 +41,25 @@ def test_figure_shows_images_in_either_range_alike():
     np.testing.assert_allclose(in_shares[0], images[0], atol=1e-6)
 
 
+def test_figures_refuse_what_does_not_belong_together():
+    images, model = random_images(3), sf.SharpenFocus(tiny_classifier())
+    contrast, scores = (model.explain(images, of=of) for of in ("contrast", "score"))
+    for arguments, message in (
+        ((images[:2], contrast, NAMES), r"images: expected the 3 that were explained, got .* \(2, 8, 8, 3\)"),
+        ((images[0], contrast, NAMES), r"images: expected the 3 that were explained, got .* \(8, 8, 3\)"),
+        ((images, contrast, NAMES[:2]), "class_names: expected 3, one for each class, got 2"),
+        ((images, contrast, (*NAMES, "dog")), "class_names: expected 3, one for each class, got 4"),
+        ((images, contrast, NAMES, ["ant"]), "labels: expected 3, one for each image, got 1"),
+        ((images[0], contrast.rows(0), NAMES), r"explanation: .*rows\(slice\(n, n \+ 1\)\)"),
+    ):
+        for figure in (report.contrast_figure, report.attention_figure):
+            with pytest.raises(ValueError, match=message):
+                figure(*arguments)
+    assert ((scores.last.target > 0) & (scores.last.rival > 0)).any()
+    with pytest.raises(ValueError, match="expected contrast maps, explain"):
+        report.contrast_figure(images, scores, NAMES)
+
+
 def test_figure_has_a_row_an_image_and_names_classes_and_overlap(tmp_path):
     images = random_images(3) * 255
     explanation = sf.SharpenFocus(tiny_classifier()).explain(images)
@@ -286,5 +305,7 @@ def test_callback_logs_figures_and_measures(tmp_path):
     plain.compile("sgd", crossentropy())
     with pytest.raises(TypeError, match="expected a SharpenFocus model, got Functional"):
         plain.fit(random_images(6), np.arange(6) % 3, verbose=0, callbacks=[callback])
+    with pytest.raises(ValueError, match="class_names: expected 4 for this model, got 3"):
+        callback.set_model(sf.SharpenFocus(tiny_classifier(4)))
     with pytest.raises(ValueError, match="every_epochs=0"):
         report.AttentionImages(tmp_path, random_images(1), NAMES, every_epochs=0)

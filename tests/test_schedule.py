@@ -1,5 +1,7 @@
 """The weights of the terms over the steps: what a step computes, warm-up, every k steps, weights changed on the way."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -216,6 +218,19 @@ def test_a_single_epoch_of_unknown_length_counts_fully_and_says_so():
     with pytest.warns(UserWarning, match="number of batches is not known.*Pass steps_per_epoch"):
         logs = model.fit(batches, epochs=1, verbose=0).history
     assert share_of(model, {key: values[0] for key, values in logs.items()}) == pytest.approx(1, rel=1e-3)
+
+
+def test_single_batches_of_unknown_number_count_fully_and_say_so_once():
+    model = timed(run_eagerly=True)
+    with pytest.warns(
+        UserWarning, match=r"train_on_batch does not know the length of the run.*objective\(steps"
+    ) as told:
+        logs = [model.train_on_batch(random_images(6), LABELS, return_dict=True) for _ in range(2)]
+    assert len(told) == 1 and share_of(model, logs[0]) == pytest.approx(1, rel=1e-3)
+    model = compiled(sf.SharpenFocus(tiny_classifier(), sf.objective(steps=10)), run_eagerly=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.train_on_batch(random_images(6), LABELS)
 
 
 def test_weights_of_a_run_without_attention_do_not_switch_it_off_without_a_word(tmp_path):

@@ -129,6 +129,20 @@ def test_class_ids_choose_the_target(served):
         loaded.signatures["explain"](images=tf.constant(images), class_ids=tf.constant([0, 1, 2, 3]))
 
 
+@pytest.mark.parametrize("signature", ["serving_default", "explain"])
+def test_images_of_another_size_than_the_networks_are_refused(served, signature):
+    """Pooling would take them, and answer."""
+    ids = {"class_ids": tf.constant([-1])} if signature == "explain" else {}
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"\[1,16,24,3\] is not compatible .*\[\?,16,16,3\]"):
+        served[2].signatures[signature](images=tf.zeros([1, 16, 24, 3]), **ids)
+
+
+def test_names_that_are_one_string_are_refused(tmp_path):
+    with pytest.raises(TypeError, match="class_names='abc': expected a sequence of names"):
+        sf.SharpenFocus(tiny_classifier()).export(tmp_path / "1", class_names="abc")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_request_without_images_is_told_so(served):
     _, _, loaded = served
     ids = tf.constant([], tf.int32)

@@ -102,7 +102,7 @@ class ExplainingModel(keras.Model):
             Scores, class numbers and raw maps.
 
         Raises:
-            ValueError: no images; class numbers outside [-1, classes) or not one per image; labels together with
+            ValueError: no images, or NaN in them; class numbers outside [-1, classes) or not one per image; labels with
                 class numbers; a batch size below 1; an unknown `of` or `cam`; "relative" for a multi-label classifier;
                 "contrast" with a `cam` that is not linear in the score; or an attention layer that the scores do not
                 depend on.
@@ -199,12 +199,17 @@ class ExplainingModel(keras.Model):
 
     def _images(self, images: Any) -> np.ndarray:
         """Images with all four axes."""
-        images = np.asarray(images)
+        given, images = images, np.asarray(images)
         if images.ndim == 3:
             grey = self._traced.channels == 1 != images.shape[-1]
             images = images[..., np.newaxis] if grey else images[np.newaxis]
         if images.ndim != 4 or not len(images):
-            raise ValueError(f"images: expected [images, height, width, channels], got shape {images.shape}.")
+            got = f"shape {images.shape}" if images.ndim else type(given).__name__
+            raise ValueError(f"images: expected an array [images, height, width, channels], got {got}.")
+        if np.issubdtype(images.dtype, np.floating):
+            broken = np.flatnonzero(~np.isfinite(images).all((1, 2, 3)))
+            if len(broken):
+                raise ValueError(f"images: expected finite numbers, got NaN or infinity in image {broken[0]}.")
         return images
 
     def _ids(self, argument: str, ids: Any, images: int) -> np.ndarray:

@@ -48,8 +48,12 @@ def resolve(argument: str, name: str, paths: list[str], shared: set[str], others
         others: shapes of outputs that are not feature maps, by path.
 
     Raises:
+        TypeError: not a name.
         ValueError: no layer, several, or one without a feature map of its own.
     """
+    if not isinstance(name, str):
+        own = f"; its name is {name.name!r}" if hasattr(name, "name") else ""
+        raise TypeError(f"{argument}: expected the name or path of a layer, got {type(name).__name__}{own}.")
     matches = [path for path in paths if path == name] or [path for path in paths if path.split("/")[-1] == name]
     several = [path for path in shared if name in (path, path.split("/")[-1])]
     if several:

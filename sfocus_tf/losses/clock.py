@@ -8,6 +8,10 @@ import keras
 import tensorflow as tf
 
 _UNKNOWN = 2**30  # steps assumed per epoch until one has been counted; shares then advance by whole epochs
+_BY_BATCH = (
+    "train_on_batch does not know the length of the run, so the attention terms count fully from the first step, "
+    "without their warm-up. Pass the total number of steps to the Objective: sf.objective(steps=...)."
+)
 _ONE_EPOCH = (
     "The number of batches is not known, so the attention terms count fully from the first step of this epoch, without "
     "their warm-up. Pass steps_per_epoch to fit, or steps to the Objective."
@@ -35,6 +39,10 @@ class Clock:
         if self.steps is not None:
             return iterations, self.steps
         return iterations - self._run[0], self._run[1]
+
+    def knows_the_total(self) -> bool:
+        """Whether the total is known."""
+        return self.steps is not None or int(self._run[1]) > 0
 
     def begin(self, first: int, steps: int) -> None:
         """Starts a run of `steps` steps at the optimizer's iteration `first`."""
@@ -75,6 +83,15 @@ class TimedModel(keras.Model):
     """A model whose `fit` sets the clock of its term weights."""
 
     _term_weights: Any
+    _warned = False
+
+    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.train_on_batch`; warns once if the schedule of the terms cannot be kept."""
+        if not self._warned:
+            self._warned = True
+            if self._term_weights.scheduled() and not self._term_weights.clock.knows_the_total():
+                warnings.warn(_BY_BATCH, stacklevel=2)
+        return super().train_on_batch(*args, **kwargs)
 
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """As `keras.Model.fit`."""

@@ -54,10 +54,12 @@ class AttentionImages(keras.callbacks.Callback):
         self.log_dir = str(log_dir)
 
     def set_model(self, model: Any) -> None:
-        """Checks that the model is a `SharpenFocus`, before training begins."""
+        """Checks that the model is a `SharpenFocus` with these classes, before training begins."""
         super().set_model(model)
         if not isinstance(model, SharpenFocus):
             raise TypeError(f"AttentionImages: expected a SharpenFocus model, got {type(model).__name__}.")
+        if len(self.class_names) != model.num_classes:
+            raise ValueError(f"class_names: expected {model.num_classes} for this model, got {len(self.class_names)}.")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Logs every `every_epochs` epochs and after the last."""

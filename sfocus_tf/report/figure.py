@@ -91,8 +91,15 @@ def contrast_figure(
 
     Returns:
         The figure; titles have both classes with their probabilities and, per map, the rival's share of the evidence.
+
+    Raises:
+        ValueError: images, explanation, names and labels do not belong together, or the explanation is not of
+            "contrast".
     """
     images = _in_pixels(images)
+    _refuse_mismatch(images, explanation, class_names, labels)
+    if any(np.any((maps.target > 0) & (maps.rival > 0)) for maps in (explanation.inner, explanation.last)):
+        raise ValueError("explanation: expected contrast maps, explain(images, of='contrast'); in these both overlap.")
     inner = {"inner": explanation.inner} if explanation.inner.target.size else {}
     layers = {"last": explanation.last} | inner
     figure, axes = _grid(len(images), 1 + len(layers), width=2.9)
@@ -196,6 +203,21 @@ def _in_pixels(images: np.ndarray) -> np.ndarray:
     return images * 255.0 if np.issubdtype(images.dtype, np.floating) and images.max(initial=0) <= 1 else images
 
 
+def _refuse_mismatch(
+    images: np.ndarray, explanation: Explanation, class_names: Sequence[str], labels: Sequence[Any] | None
+) -> None:
+    """Raises a `ValueError` if images, names or labels are not as many as those explained."""
+    if np.ndim(explanation.scores) != 2:
+        raise ValueError("explanation: expected that of several images; for one, explanation.rows(slice(n, n + 1)).")
+    count, classes = explanation.scores.shape
+    if images.ndim != 4 or len(images) != count:
+        raise ValueError(f"images: expected the {count} that were explained, got an array of shape {images.shape}.")
+    if len(class_names) != classes:
+        raise ValueError(f"class_names: expected {classes}, one for each class, got {len(class_names)}.")
+    if labels is not None and len(labels) != count:
+        raise ValueError(f"labels: expected {count}, one for each image, got {len(labels)}.")
+
+
 def _grid(rows: int, columns: int, width: float = 2.2) -> tuple[Figure, np.ndarray]:
     """A figure with axes for images, `[rows, columns]`."""
     figure = Figure(figsize=(width * columns, 1.15 * width * rows + 0.2), layout="constrained")
@@ -224,8 +246,12 @@ def attention_figure(
 
     Returns:
         The figure; captions of the rival's maps give the overlap of both regions.
+
+    Raises:
+        ValueError: images, explanation, names and labels do not belong together.
     """
     images = _in_pixels(images)
+    _refuse_mismatch(images, explanation, class_names, labels)
     if not layers:
         inner = {"inner": "inner layer"} if explanation.inner.target.size else {}
         layers = {"last": "last layer"} | inner
