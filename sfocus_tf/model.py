@@ -199,6 +199,8 @@ class SharpenFocus(ReplicatedModel, TimedModel, ShortBarModel, ServedModel, Rand
         were 32 times slower with XLA on a CPU; `jit_compile=True` always compiles. Compiling again does not restart
         the schedule of the terms, except with `Objective.steps`, which counts the new optimizer's steps.
 
+        Warns of metrics that take probabilities, such as an AUC or a cross-entropy without `from_logits=True`.
+
         Raises:
             ValueError: a metric has the name of one of the logs above.
         """
@@ -207,6 +209,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, ShortBarModel, ServedModel, Rand
             name = getattr(metric, "name", getattr(metric, "__name__", metric))
             if name in LOGGED:
                 raise ValueError(f"metrics: {name!r} is logged by SharpenFocus itself. Give the metric another name.")
+        checks.warn_of_probability_metrics((metrics, weighted_metrics))
         self._term_weights.clock.begin(0, 0)  # of no run: a new optimizer counts its own steps
         self._chooses_jit = jit_compile == "auto"
         if self._chooses_jit and self._term_weights.step_kind().supervised:

@@ -72,6 +72,29 @@ def test_a_metric_inside_the_classifier_with_the_name_of_a_log_is_refused():
         compiled(model)
 
 
+@pytest.mark.parametrize(
+    ("metric", "named"),
+    [
+        ("AUC", "'AUC'.*AUC"),
+        (keras.metrics.AUC(name="area"), "'area'.*AUC"),
+        ("sparse_categorical_crossentropy", "'sparse_categorical_crossentropy'.*SparseCategoricalCrossentropy"),
+        ("crossentropy", "'crossentropy'.*SparseCategoricalCrossentropy"),
+        ({"scores": [keras.metrics.BinaryCrossentropy()]}, "'binary_crossentropy'.*BinaryCrossentropy"),
+    ],
+)
+def test_metrics_of_probabilities_are_warned_of(metric, named):
+    model = sf.SharpenFocus(tiny_classifier())
+    with pytest.warns(UserWarning, match=rf"metrics: {named}\(from_logits=True\)"):
+        model.compile("sgd", crossentropy(), metrics=metric if isinstance(metric, dict) else [metric])
+
+
+@pytest.mark.filterwarnings("error")
+def test_other_metrics_are_not():
+    own = keras.metrics.MeanMetricWrapper(named_consistency, name="own")
+    given = ["accuracy", "sparse_top_k_categorical_accuracy", keras.metrics.AUC(from_logits=True), own, keras.ops.mean]
+    sf.SharpenFocus(tiny_classifier()).compile("sgd", crossentropy(), metrics=given)
+
+
 def test_loss_and_metrics_by_the_outputs_name():
     plain = tiny_classifier()
     both = []

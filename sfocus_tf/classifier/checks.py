@@ -1,6 +1,7 @@
 """Checks that a model can be wrapped: one image input, channels last, one output of logits."""
 
 import inspect
+import warnings
 from typing import Any
 
 import keras
@@ -151,6 +152,24 @@ def refuse_probability_loss(losses: Any) -> None:
             raise ValueError(
                 f"loss={loss!r} takes probabilities, but the classifier outputs scores before softmax or sigmoid. "
                 f"Pass keras.losses.{name}(from_logits=True)."
+            )
+
+
+def warn_of_probability_metrics(metrics: Any) -> None:
+    """Warns of metrics that take probabilities, as wrapped classifiers output scores; files may hold such metrics."""
+    for metric in keras.tree.flatten(metrics):
+        found = metric
+        if isinstance(metric, str):
+            by_label = metric.lower() in ("ce", "crossentropy")  # Keras chooses one of three, by the labels
+            try:
+                found = keras.metrics.SparseCategoricalCrossentropy() if by_label else keras.metrics.get(metric)
+            except ValueError:  # unknown: Keras raises its own error, or means the accuracy
+                continue
+        if isinstance(found, keras.metrics.Metric) and found.get_config().get("from_logits") is False:
+            warnings.warn(
+                f"metrics: {getattr(metric, 'name', metric)!r} takes probabilities, but the classifier outputs scores "
+                f"before softmax or sigmoid. Pass keras.metrics.{type(found).__name__}(from_logits=True).",
+                stacklevel=3,
             )
 
 
