@@ -19,6 +19,7 @@ MAPS = (
 )  # fmt: skip
 SIDES = (0.6, 0.7, 0.8, 0.9)
 _BATCH = 32
+_ROUNDING = 1e-3  # of an edge on a whole pixel, in pixels
 _FINE = 96  # rows and columns of the map that a region is read from
 
 
@@ -92,8 +93,8 @@ def _elsewhere(region, random):
 def _cropped(pixels, region):
     """The pixels of a region, at least eight each way."""
     height, width = pixels.shape[:2]
-    top, left = int(max(region[0], 0) * height), int(max(region[1], 0) * width)
-    bottom, right = int(np.ceil(region[2] * height)), int(np.ceil(region[3] * width))
+    top, left = int(max(region[0], 0) * height + _ROUNDING), int(max(region[1], 0) * width + _ROUNDING)
+    bottom, right = (int(np.ceil(region[edge] * side - _ROUNDING)) for edge, side in ((2, height), (3, width)))
     return pixels[min(top, height - 8) : max(bottom, top + 8), min(left, width - 8) : max(right, left + 8)]
 
 

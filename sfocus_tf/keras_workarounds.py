@@ -105,7 +105,7 @@ class RandomStateModel(keras.Model):
         return [variable for variable in self.non_trainable_variables if id(variable) not in known]
 
 
-class ShortBarModel(keras.Model):
+class ShortLogsModel(keras.Model):
     """A Keras model that logs more than a line of a terminal holds.
 
     Keras' progress bar cannot refresh a line that was wrapped: it prints it again with each batch. And scripts unpack
@@ -134,15 +134,15 @@ class ShortBarModel(keras.Model):
         callbacks = bound.arguments.get("callbacks")
         shown = bound.arguments.get("verbose", "auto") in ("auto", 1)
         if shown and not isinstance(callbacks, keras.callbacks.CallbackList):
-            given = keras.tree.flatten(callbacks or [])
-            if not any(isinstance(each, keras.callbacks.ProgbarLogger) for each in given):
-                given.append(_ShortBar(self._after_epochs, self._unshown))
-            bound.arguments["callbacks"] = given
+            callbacks = keras.tree.flatten(callbacks or [])
+            if not any(isinstance(callback, keras.callbacks.ProgbarLogger) for callback in callbacks):
+                callbacks.append(_ShortBar(self._after_epochs, self._unshown))
+            bound.arguments["callbacks"] = callbacks
         return bound
 
 
 class _ShortBar(keras.callbacks.ProgbarLogger):
-    """Keras' progress bar without some of the logs; see `ShortBarModel`."""
+    """Keras' progress bar without some of the logs; see `ShortLogsModel`."""
 
     async_safe = True  # as the bar that Keras adds: training does not wait for it
 

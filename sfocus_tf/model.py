@@ -13,7 +13,7 @@ from sfocus_tf import attention, distribution
 from sfocus_tf.attention import channel_gradients, derivatives
 from sfocus_tf.classifier import attention_layers, checks, graph
 from sfocus_tf.classifier.token_grids import Grid
-from sfocus_tf.keras_workarounds import MeansOfLosses, RandomStateModel, ReplicatedModel, ShortBarModel
+from sfocus_tf.keras_workarounds import MeansOfLosses, RandomStateModel, ReplicatedModel, ShortLogsModel
 from sfocus_tf.losses import SHARES, TERMS, BatchTerms, Objective, Term, batch_terms, former, named, no_terms
 from sfocus_tf.losses.clock import Clock, TimedModel
 from sfocus_tf.losses.term_weights import StepKind, TermWeights
@@ -40,7 +40,7 @@ class _Step(NamedTuple):
 
 
 @keras.saving.register_keras_serializable(package="sfocus_tf")
-class SharpenFocus(ReplicatedModel, TimedModel, ShortBarModel, ServedModel, RandomStateModel):
+class SharpenFocus(ReplicatedModel, TimedModel, ShortLogsModel, ServedModel, RandomStateModel):
     """Trains a classifier to separate its attention for the true class from that for its rival.
 
     Source: "Sharpen Focus: Learning with Attention Separability and Consistency", ICCV 2019, arXiv 1811.07484. The loss
@@ -73,7 +73,8 @@ class SharpenFocus(ReplicatedModel, TimedModel, ShortBarModel, ServedModel, Rand
       all terms.
 
     The progress bar shows the three terms after an epoch, and none of the others; `verbose=2` and the history have all.
-    Without `return_dict`, `evaluate` returns what it does for plain Keras: the loss and the user's metrics.
+    Without `return_dict`, `evaluate`, `train_on_batch` and `test_on_batch` return the loss and the user's metrics, as in
+    plain Keras.
 
     As a layer of another Keras model it only predicts: training that model trains no attention. See `around`.
 
@@ -199,7 +200,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, ShortBarModel, ServedModel, Rand
         were 32 times slower with XLA on a CPU; `jit_compile=True` always compiles. Compiling again does not restart
         the schedule of the terms, except with `Objective.steps`, which counts the new optimizer's steps.
 
-        Warns of metrics that take probabilities, such as an AUC or a cross-entropy without `from_logits=True`.
+        Warns of an AUC or a cross-entropy among the metrics that takes probabilities (`from_logits=False`).
 
         Raises:
             ValueError: a metric has the name of one of the logs above.

@@ -65,6 +65,7 @@ class ServedModel(ExplainingModel):
             **kwargs: arguments of `keras.Model.export`, for other formats.
 
         Raises:
+            TypeError: an argument that the format does not have, or a string as names.
             ValueError: the number of names is not that of the classes, the image size is missing or not the
                 classifier's, or `center_crop` is out of range.
             FileExistsError: the path is a file, or a folder that is not empty.

@@ -224,7 +224,16 @@ def test_contrast_is_refused_for_maps_without_a_negative_side(cam):
         sf.SharpenFocus(tiny_classifier()).explain(random_images(2), of="contrast", cam=cam)
 
 
-def test_what_are_no_images_is_named():
+@pytest.mark.parametrize("ids", [([7, 0], [-1, 1]), ([0, 1], [1, 3])])
+def test_batches_of_tensors_with_class_numbers_out_of_range_are_refused(ids):
+    model = sf.SharpenFocus(tiny_classifier())
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="class_ids, rival_ids: expected class numbers from -1 to 2"
+    ):
+        model.explain_on_batch(tf.constant(random_images(2)), *map(tf.constant, ids))
+
+
+def test_explain_names_what_are_no_images():
     model, images = sf.SharpenFocus(tiny_classifier()), random_images(3)
     for given, name in ((None, "NoneType"), ("a.jpg", "str"), ({"image": images}, "dict"), (7, "int")):
         with pytest.raises(ValueError, match=f"images: expected an array .*got {name}"):

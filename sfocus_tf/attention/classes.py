@@ -88,7 +88,15 @@ def named_classes(scores: tf.Tensor, target_ids: tf.Tensor, rival_ids: tf.Tensor
 
     Without a target, both are the predicted classes. Without a rival, or if it equals the target, the rival is the
     best of the other classes.
+
+    Raises:
+        tf.errors.InvalidArgumentError: a number is not below the number of classes (not checked under XLA).
     """
+    highest = tf.maximum(target_ids, rival_ids)
+    message = f"class_ids, rival_ids: expected class numbers from -1 to {scores.shape[-1] - 1}"
+    valid = tf.debugging.assert_less(highest, tf.cast(scores.shape[-1], highest.dtype), message)
+    with tf.control_dependencies([valid] if valid is not None else []):
+        target_ids, rival_ids = tf.identity(target_ids), tf.identity(rival_ids)
     predicted = predicted_classes(scores, multi_label)
     target = tf.where(target_ids < 0, predicted.target, target_ids)
     rival = tf.where(target_ids < 0, predicted.rival, rival_of(scores, target))

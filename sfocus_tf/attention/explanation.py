@@ -102,7 +102,7 @@ class ExplainingModel(keras.Model):
             Scores, class numbers and raw maps.
 
         Raises:
-            ValueError: no images, or NaN in them; class numbers outside [-1, classes) or not one per image; labels with
+            ValueError: no images, or not finite; class numbers outside [-1, classes) or not one per image; labels with
                 class numbers; a batch size below 1; an unknown `of` or `cam`; "relative" for a multi-label classifier;
                 "contrast" with a `cam` that is not linear in the score; or an attention layer that the scores do not
                 depend on.
@@ -199,12 +199,12 @@ class ExplainingModel(keras.Model):
 
     def _images(self, images: Any) -> np.ndarray:
         """Images with all four axes."""
-        given, images = images, np.asarray(images)
+        passed, images = images, np.asarray(images)
         if images.ndim == 3:
             grey = self._traced.channels == 1 != images.shape[-1]
             images = images[..., np.newaxis] if grey else images[np.newaxis]
         if images.ndim != 4 or not len(images):
-            got = f"shape {images.shape}" if images.ndim else type(given).__name__
+            got = f"shape {images.shape}" if images.ndim else type(passed).__name__
             raise ValueError(f"images: expected an array [images, height, width, channels], got {got}.")
         if np.issubdtype(images.dtype, np.floating):
             broken = np.flatnonzero(~np.isfinite(images).all((1, 2, 3)))

@@ -13,6 +13,11 @@ _OF_PROBABILITIES = (
     keras.losses.KLDivergence, keras.losses.Poisson, keras.losses.kl_divergence, keras.losses.poisson,
     keras.losses.CategoricalGeneralizedCrossEntropy, keras.losses.categorical_generalized_cross_entropy,
 )  # fmt: skip
+# Metrics that take probabilities or scores.
+_METRICS_OF_EITHER = (
+    keras.metrics.AUC, keras.metrics.BinaryCrossentropy, keras.metrics.CategoricalCrossentropy,
+    keras.metrics.SparseCategoricalCrossentropy,
+)  # fmt: skip
 
 
 def check(classifier: Any) -> int:
@@ -156,21 +161,35 @@ def refuse_probability_loss(losses: Any) -> None:
 
 
 def warn_of_probability_metrics(metrics: Any) -> None:
-    """Warns of metrics that take probabilities, as wrapped classifiers output scores; files may hold such metrics."""
+    """Warns of an AUC or a cross-entropy of probabilities, as wrapped classifiers output scores.
+
+    Not an error, as saved models may have such metrics.
+    """
     for metric in keras.tree.flatten(metrics):
-        found = metric
-        if isinstance(metric, str):
-            by_label = metric.lower() in ("ce", "crossentropy")  # Keras chooses one of three, by the labels
-            try:
-                found = keras.metrics.SparseCategoricalCrossentropy() if by_label else keras.metrics.get(metric)
-            except ValueError:  # unknown: Keras raises its own error, or means the accuracy
-                continue
-        if isinstance(found, keras.metrics.Metric) and found.get_config().get("from_logits") is False:
+        if _takes_probabilities(metric):
+            name = getattr(metric, "name", getattr(metric, "__name__", metric))
             warnings.warn(
-                f"metrics: {getattr(metric, 'name', metric)!r} takes probabilities, but the classifier outputs scores "
-                f"before softmax or sigmoid. Pass keras.metrics.{type(found).__name__}(from_logits=True).",
+                f"metrics: {name!r} takes probabilities, but the classifier outputs scores before softmax or sigmoid. "
+                "Pass the class of keras.metrics with from_logits=True.",
                 stacklevel=3,
             )
+
+
+def _takes_probabilities(metric: Any) -> bool:
+    """Whether a metric, in any form that `compile` takes, is an AUC or a cross-entropy without `from_logits`."""
+    if isinstance(metric, str):
+        if metric.lower() in ("ce", "crossentropy"):  # Keras chooses one of three, by the labels
+            return True
+        try:
+            metric = keras.metrics.get(metric)
+        except ValueError:  # unknown: Keras raises its own error, or means the accuracy
+            return False
+    if isinstance(metric, _METRICS_OF_EITHER):
+        return metric.get_config()["from_logits"] is False
+    if isinstance(metric, keras.metrics.Metric) or not getattr(metric, "__module__", "").startswith("keras."):
+        return False
+    option = inspect.signature(metric).parameters.get("from_logits")
+    return option is not None and option.default is False
 
 
 def ignored_class(loss: Any) -> int | None:

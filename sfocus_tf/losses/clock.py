@@ -83,14 +83,14 @@ class TimedModel(keras.Model):
     """A model whose `fit` sets the clock of its term weights."""
 
     _term_weights: Any
-    _warned = False
+    _warned_by_batch = False
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.train_on_batch`; warns once if the schedule of the terms cannot be kept."""
-        if not self._warned:
-            self._warned = True
-            if self._term_weights.scheduled() and not self._term_weights.clock.knows_the_total():
-                warnings.warn(_BY_BATCH, stacklevel=2)
+        unknown = not self._warned_by_batch and not self._term_weights.clock.knows_the_total()
+        if unknown and self._term_weights.scheduled():
+            self._warned_by_batch = True
+            warnings.warn(_BY_BATCH, stacklevel=2)
         return super().train_on_batch(*args, **kwargs)
 
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:

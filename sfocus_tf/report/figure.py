@@ -93,8 +93,8 @@ def contrast_figure(
         The figure; titles have both classes with their probabilities and, per map, the rival's share of the evidence.
 
     Raises:
-        ValueError: images, explanation, names and labels do not belong together, or the explanation is not of
-            "contrast".
+        ValueError: images, explanation, names and labels do not belong together, or the maps of both classes overlap:
+            they are not of "contrast".
     """
     images = _in_pixels(images)
     _refuse_mismatch(images, explanation, class_names, labels)
