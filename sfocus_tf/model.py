@@ -73,8 +73,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, ShortLogsModel, ServedModel, Ran
       all terms.
 
     The progress bar shows the three terms after an epoch, and none of the others; `verbose=2` and the history have all.
-    Without `return_dict`, `evaluate`, `train_on_batch` and `test_on_batch` return the loss and the user's metrics, as in
-    plain Keras.
+    Without `return_dict`, `evaluate` and `..._on_batch` return the loss and the user's metrics, as in plain Keras.
 
     As a layer of another Keras model it only predicts: training that model trains no attention. See `around`.
 
