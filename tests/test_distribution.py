@@ -131,3 +131,23 @@ def test_an_epoch_is_entered_in_its_middle():
 def test_a_batch_that_cannot_be_dealt_is_refused():
     with pytest.raises(ValueError, match="batch_size=8: expected a multiple of the 3 replicas, such as 6 or 9"):
         Data(numbered(20), 8, 8).replicated(replicas(3, 1), 0, 1)
+
+
+@pytest.mark.parametrize("agreed", [False, True])
+def test_a_worker_that_left_since_it_disagrees_is_not_taken_for_lost(agreed, monkeypatch):
+    """Both know that they differ; whichever is told last finds the other one gone."""
+
+    def left(here):
+        raise tf.errors.UnavailableError(None, None, "Socket closed")
+
+    def total(strategy):
+        return lambda number: number if agreed else number + 1  # of one replica
+
+    monkeypatch.setattr(distribution, "several_workers", lambda: True)
+    monkeypatch.setattr(distribution, "_sum_over_replicas", total)
+    monkeypatch.setattr(distribution, "any_worker", left)
+    if agreed:
+        with pytest.raises(tf.errors.UnavailableError):
+            distribution.all_agree("same")
+    else:
+        assert not distribution.all_agree("mine")
