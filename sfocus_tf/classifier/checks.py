@@ -2,6 +2,7 @@
 
 import inspect
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -143,8 +144,7 @@ def refuse_probability_loss(losses: Any) -> None:
         if isinstance(named, keras.losses.Loss):
             from_logits = named.get_config().get("from_logits")
         else:  # a function; cross-entropies have the option
-            option = inspect.signature(named).parameters.get("from_logits") if callable(named) else None
-            from_logits = option and option.default
+            from_logits = _from_logits_by_default(named) if callable(named) else None
         if type(named) in _OF_PROBABILITIES or named in _OF_PROBABILITIES:
             raise ValueError(
                 f"loss={loss!r} takes probabilities, but the classifier outputs scores before softmax or sigmoid. "
@@ -188,8 +188,13 @@ def _takes_probabilities(metric: Any) -> bool:
         return metric.get_config()["from_logits"] is False
     if isinstance(metric, keras.metrics.Metric) or not getattr(metric, "__module__", "").startswith("keras."):
         return False
-    option = inspect.signature(metric).parameters.get("from_logits")
-    return option is not None and option.default is False
+    return _from_logits_by_default(metric) is False
+
+
+def _from_logits_by_default(function: Callable[..., Any]) -> Any:
+    """The default of a function's argument `from_logits`, `None` if it has none."""
+    option = inspect.signature(function).parameters.get("from_logits")
+    return option and option.default
 
 
 def ignored_class(loss: Any) -> int | None:

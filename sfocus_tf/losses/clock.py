@@ -83,13 +83,11 @@ class TimedModel(keras.Model):
     """A model whose `fit` sets the clock of its term weights."""
 
     _term_weights: Any
-    _warned_by_batch = False
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
-        """As `keras.Model.train_on_batch`; warns once if the schedule of the terms cannot be kept."""
-        unknown = not self._warned_by_batch and not self._term_weights.clock.knows_the_total()
-        if unknown and self._term_weights.scheduled():
-            self._warned_by_batch = True
+        """As `keras.Model.train_on_batch`; warns at its first call if the schedule of the terms cannot be kept."""
+        first = self.train_function is None  # not at every step, where reading variables would take time
+        if first and self._term_weights.scheduled() and not self._term_weights.clock.knows_the_total():
             warnings.warn(_BY_BATCH, stacklevel=2)
         return super().train_on_batch(*args, **kwargs)
 
