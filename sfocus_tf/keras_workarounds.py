@@ -37,8 +37,10 @@ class MeansOfLosses(compile_utils.MetricsList):
         return self.get_result()
 
     def update(self, name: str, value: Any, weight: Any) -> None:
-        """Adds a value with a weight."""
-        next(metric for metric in self.metrics if metric.name == name).update_state(value, sample_weight=weight)
+        """Adds a scalar with a weight; without the twenty operations by which `Mean.update_state` reduces a batch."""
+        mean = next(metric for metric in self.metrics if metric.name == name)
+        mean.total.assign_add(value * weight)
+        mean.count.assign_add(weight)
 
 
 class ReplicatedModel(keras.Model):

@@ -26,7 +26,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sfocus_tf.attention import LINEAR, AttentionExtractor, Classes, ExplainingModel, named_classes, resize_map
+from sfocus_tf.attention import (
+    LINEAR,
+    AttentionExtractor,
+    Classes,
+    ExplainingModel,
+    named_classes,
+    resize_map,
+    spatial_size,
+)
 
 # Above the resolution of common cameras; a few kilobytes of PNG can unpack to gigabytes.
 MOST_PIXELS = 50_000_000
@@ -261,14 +269,14 @@ def _explained(
     for layer, pair in (("inner", extracted.inner), ("last", extracted.last)):
         for role, attended in pair._asdict().items():
             raw = tf.cast(attended.map, tf.float32)
-            resized = resize_map(raw, tf.shape(images)[1:3])
+            resized = resize_map(raw, spatial_size(images))
             peak = tf.reduce_max(resized, axis=(1, 2), keepdims=True)
             result[f"raw_attention_{role}_{layer}"] = raw
             result[f"attention_{role}_{layer}"] = tf.math.divide_no_nan(resized, peak)
         result[f"overlap_{layer}"] = _overlap(*(tf.cast(attended.map, tf.float32) for attended in pair))
         if extractor.cam in LINEAR:  # the evidence for a difference of scores is the difference of their evidence
             contrast = tf.cast(pair.target.evidence - pair.rival.evidence, tf.float32)
-            resized = resize_map(contrast, tf.shape(images)[1:3])
+            resized = resize_map(contrast, spatial_size(images))
             peak = tf.reduce_max(tf.abs(resized), axis=(1, 2), keepdims=True)
             result[f"raw_contrast_{layer}"] = contrast
             result[f"contrast_{layer}"] = tf.math.divide_no_nan(resized, peak)

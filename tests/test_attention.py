@@ -127,7 +127,11 @@ def test_soft_mask_ignores_scale_and_is_empty_for_a_dead_map():
 def test_resized_maps_equal_those_of_tensorflow(old, new):
     map_ = tf.constant(np.random.default_rng(0).random((2, *old), dtype=np.float32))
     expected = tf.image.resize(map_[..., tf.newaxis], new)[..., 0]
-    np.testing.assert_allclose(attention.resize_map(map_, tf.constant(new)), expected, rtol=1e-5)
+    of_any_size = tf.function(
+        attention.resize_map, input_signature=[tf.TensorSpec([None] * 3), tf.TensorSpec([2], tf.int32)]
+    )
+    for found in (attention.resize_map(map_, new), of_any_size(map_, tf.constant(new))):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 SCORES = tf.constant([[1.0, 5.0, 2.0], [9.0, 1.0, 3.0]])

@@ -71,6 +71,21 @@ def test_the_sum_of_a_gradient_and_its_derivatives(name, size):
         np.testing.assert_allclose(slope, expected_slope, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.parametrize("name", READERS)
+def test_images_of_any_size_have_the_same_sums(name):
+    """Where the graph does not know the sizes, it computes what is a constant where it does."""
+    reader = READERS[name]()
+    features = tf.constant(np.random.default_rng(0).normal(size=(2, 5, 9, 3)), tf.float32)
+    reader.build(features.shape)
+    gradient = tf.tanh(reader(features))
+    of_any_size = [
+        tf.TensorSpec([None] * (tensor.shape.rank - 1) + [tensor.shape[-1]]) for tensor in (features, gradient)
+    ]
+    summed = tf.function(lambda *tensors: channel_gradients.summed(reader, *tensors), input_signature=of_any_size)
+    expected = channel_gradients.summed(reader, features, gradient)
+    np.testing.assert_allclose(summed(features, gradient), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_readers_are_found_and_what_is_not_known_is_left_to_the_general_path():
     inputs = keras.Input((8, 8, 3))
     fine = layers.Conv2D(4, 3, padding="same", activation="relu", name="fine")(inputs)

@@ -18,7 +18,7 @@ from sfocus_tf.attention.extractor import (
     Extracted,
     explained_by_default,
 )
-from sfocus_tf.attention.regions import SMALLEST_FLOOR, has_mass, resize_map, soft_mask
+from sfocus_tf.attention.regions import SMALLEST_FLOOR, has_mass, resize_map, soft_mask, spatial_size
 
 __all__ = [
     "CAMS",
@@ -46,6 +46,7 @@ __all__ = [
     "resize_map",
     "rival_of",
     "soft_mask",
+    "spatial_size",
     "trained_classes",
     "weighted",
 ]

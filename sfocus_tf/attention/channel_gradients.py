@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from sfocus_tf.attention.regions import operations_for, spatial_size
 from sfocus_tf.classifier import graph
 
 _POOLINGS = (
@@ -88,9 +89,8 @@ def summed(layer: Any, features: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
     if not isinstance(layer, _CONVOLUTIONS):
         return tf.reduce_sum(gradient, axis=list(range(1, gradient.shape.rank - 1)))
     kernel = tf.cast(tf.convert_to_tensor(layer.kernel), dtype)
-    rows, columns = (
-        _inside(tf.shape(features)[axis], tf.shape(gradient)[axis], axis - 1, layer, dtype) for axis in (1, 2)
-    )
+    sizes = zip(spatial_size(features), spatial_size(gradient), strict=True)
+    rows, columns = (tf.cast(_inside(old, new, axis, layer), dtype) for axis, (old, new) in enumerate(sizes))
     by_tap = tf.einsum("iy,jx,bijo->byxo", rows, columns, gradient)
     if isinstance(layer, keras.layers.DepthwiseConv2D):
         by_tap = tf.reshape(by_tap, tf.concat([tf.shape(by_tap)[:1], tf.shape(kernel)], axis=0))
@@ -98,11 +98,12 @@ def summed(layer: Any, features: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
     return tf.einsum("byxo,yxco->bc", by_tap, kernel)
 
 
-def _inside(old: tf.Tensor, new: tf.Tensor, axis: int, layer: Any, dtype: tf.DType) -> tf.Tensor:
-    """`[new, taps]`, 1 if a tap of a convolution lies inside the image at that output position, else 0."""
+def _inside(old: int | tf.Tensor, new: int | tf.Tensor, axis: int, layer: Any) -> Any:
+    """`[new, taps]` bool, whether a tap of a convolution lies inside the image at that output position."""
+    xp = operations_for(old, new)
     taps, stride, dilation = (getattr(layer, key)[axis] for key in ("kernel_size", "strides", "dilation_rate"))
     before = 0
     if layer.padding == "same":
-        before = tf.maximum((new - 1) * stride + (taps - 1) * dilation + 1 - old, 0) // 2
-    places = tf.range(new)[:, tf.newaxis] * stride + tf.range(taps) * dilation - before
-    return tf.cast((places >= 0) & (places < old), dtype)
+        before = xp.maximum((new - 1) * stride + (taps - 1) * dilation + 1 - old, 0) // 2
+    places = xp.arange(new)[:, None] * stride + xp.arange(taps) * dilation - before
+    return (places >= 0) & (places < old)

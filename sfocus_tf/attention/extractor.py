@@ -12,6 +12,7 @@ from sfocus_tf.attention import cam as cams
 from sfocus_tf.attention import channel_gradients, derivatives, moments
 from sfocus_tf.attention.cam import Attention
 from sfocus_tf.attention.classes import Classes
+from sfocus_tf.attention.regions import spatial_size
 from sfocus_tf.classifier import graph
 from sfocus_tf.classifier.token_grids import Grid
 from sfocus_tf.errors import unknown
@@ -216,7 +217,8 @@ class AttentionExtractor:
             )
         if readers:
             total = tf.add_n([channel_gradients.summed(layer, features, slope) for layer, slope in at_ends])
-            alpha = total / tf.cast(tf.reduce_prod(tf.shape(features)[1:3]), total.dtype)
+            height, width = spatial_size(features)
+            alpha = total / tf.cast(height * width, total.dtype)
             attended = cams.weighted(features, alpha if self.second_order else tf.stop_gradient(alpha))
         else:
             ((_, slope),) = at_ends

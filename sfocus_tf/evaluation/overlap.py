@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from scipy import stats
 
-from sfocus_tf.attention import resize_map, soft_mask
+from sfocus_tf.attention import resize_map, soft_mask, spatial_size
 from sfocus_tf.losses import consistency_loss
 
 
@@ -87,7 +87,7 @@ def inside_region(inner_maps: np.ndarray, last_maps: np.ndarray) -> np.ndarray:
         tf.convert_to_tensor(maps / np.where(known, peak, 1)[:, np.newaxis, np.newaxis])
         for maps, peak in zip((inner_maps, last_maps), peaks, strict=True)
     )
-    mask = resize_map(soft_mask(last), tf.shape(inner)[1:])
+    mask = resize_map(soft_mask(last), spatial_size(inner))
     return np.where(known, -consistency_loss(inner, mask, theta=0.0), np.nan)
 
 

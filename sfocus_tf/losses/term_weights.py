@@ -65,8 +65,11 @@ class TermWeights:
         step, steps = self.clock.now(iterations)
         weights = []
         for key, term in self.terms.items():
-            weight = tf.convert_to_tensor(self.variables[key]) * term.ramp_at(step, steps)
-            weights.append(weight * term.boost_at(step, steps) if training else weight)
+            weight = tf.convert_to_tensor(self.variables[key])
+            if not term.always_due:
+                weight *= term.ramp_at(step, steps)
+                weight *= term.boost_at(step, steps) if training else 1.0
+            weights.append(weight)
         return tf.stack(weights)
 
     def step_kind(self) -> StepKind:

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from sfocus_tf.attention import AttentionPair, Extracted, has_mass, resize_map, soft_mask
+from sfocus_tf.attention import AttentionPair, Extracted, has_mass, resize_map, soft_mask, spatial_size
 from sfocus_tf.losses.attention_losses import consistency_loss, rival_loss, separation_loss
 from sfocus_tf.losses.objective import Objective
 
@@ -83,7 +83,7 @@ def image_terms(
     last_alive = has_mass(last.target.map, floor_last)
     mask = soft_mask(last.target.map, objective.sigma, objective.omega, floor_last)
     mask = mask if objective.mask_gradient else tf.stop_gradient(mask)
-    inner_mask = resize_map(mask, tf.shape(inner.target.map)[1:])
+    inner_mask = resize_map(mask, spatial_size(inner.target.map))
 
     def separation(pair: AttentionPair, mask: tf.Tensor, floor: tf.Tensor) -> tf.Tensor:
         if objective.separation == "overlap":
