@@ -156,6 +156,13 @@ def test_a_name_of_a_layer_that_has_no_feature_map():
         sf.SharpenFocus(tiny_classifier(), last_layer="scores")
 
 
+def test_a_grid_for_feature_maps_is_refused():
+    with pytest.raises(
+        ValueError, match=r"grid=\(4, 4\): .* 'fine' and 'coarse' output feature maps"
+    ):
+        sf.SharpenFocus(tiny_classifier(), grid=(4, 4))
+
+
 def test_a_layer_that_is_run_twice_is_no_attention_layer():
     """The activation is shared by two convolutions: it is left out where layers are chosen, and refused by name."""
 

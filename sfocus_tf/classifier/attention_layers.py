@@ -98,12 +98,12 @@ def locate(
 
     Raises:
         ValueError: a layer does not exist, has no feature map or is run more than once; the two are in the wrong order;
-            the network has no two usable layers; or a grid is unclear.
+            the network has no two usable layers; a grid is unclear; or `grid` is given and both output feature maps.
     """
     followed = _follow(classifier, grid, size)
     maps = [map_ for map_ in followed.maps if map_.grid is None]
     try:
-        return _located(classifier, maps, followed.others, inner, last)
+        found = _located(classifier, maps, followed.others, inner, last)
     except ValueError:  # not without tokens
         if len(maps) == len(followed.maps) and not followed.containers:
             if followed.ambiguous and not (inner or last):
@@ -111,6 +111,14 @@ def locate(
             raise
         every_map = token_layers.measured(classifier, followed.maps, followed.containers)
         found = _located(classifier, every_map, followed.others, inner, last)
+    else:
+        if grid:
+            layers = " and ".join(map(repr, found.layers))
+            raise ValueError(
+                f"grid={tuple(grid)}: the attention layers {layers} output feature maps, whose rows and columns are "
+                "known. Leave grid out, or name layers that output tokens."
+            )
+        return found
     if None in classifier.inputs[0].shape[1:3]:
         raise ValueError(
             f"classifier {classifier.name!r} takes images of any size. Expected one size, as the attention layers "
