@@ -118,7 +118,7 @@ def _command(subcommands: Any, name: str, text: str, examples: str) -> argparse.
             + (
                 "(the default, if --cam allows it)"
                 if name == "explain"
-                else "(relative by default; score for several labels)"
+                else "(default: relative; score for two classes or several labels)"
             ),
         )
     command.add_argument(

@@ -157,9 +157,7 @@ def test_a_name_of_a_layer_that_has_no_feature_map():
 
 
 def test_a_grid_for_feature_maps_is_refused():
-    with pytest.raises(
-        ValueError, match=r"grid=\(4, 4\): .* 'fine' and 'coarse' output feature maps"
-    ):
+    with pytest.raises(ValueError, match=r"grid=\(4, 4\): .* 'fine' and 'coarse' output feature maps"):
         sf.SharpenFocus(tiny_classifier(), grid=(4, 4))
 
 
