@@ -107,6 +107,13 @@ def compare(arguments: argparse.Namespace) -> None:
         problem = f"--names={arguments.names!r}" if arguments.names else f"both models are {names[0]!r}"
         raise ValueError(f"{problem}: expected two different names, such as --names=before,after.")
     output = _output(arguments.output)
+    fractions = {one.config.get("validation_fraction", 0.0) for one in saved if one.config}
+    if len(fractions) > 1 and arguments.split != "test":
+        raise ValueError(
+            f"--split={arguments.split}: the models held out different shares of the training images "
+            f"({' and '.join(map(str, sorted(fractions)))}), so that one was trained on images that the other was not. "
+            "Expected --split=test."
+        )
     settings = _data_settings(arguments, *saved)
     splits: dict[tuple[int, float | None], Data] = {}
     models = [
@@ -177,6 +184,11 @@ def _size(arguments: argparse.Namespace, saved: SavedModel, model: SharpenFocus)
 def _class_names(arguments: argparse.Namespace, saved: SavedModel, classes: int) -> tuple[str, ...]:
     """The class names: from the `--class_names` file, else of the training data, else the class numbers."""
     if not arguments.class_names:
+        if len(saved.class_names) not in (0, classes):
+            raise ValueError(
+                f"{saved.file.parent / 'data.json'} has {len(saved.class_names)} class names for {classes} classes of "
+                f"{saved.path!r}. Pass the right ones: --class_names=FILE."
+            )
         return saved.class_names or tuple(str(number) for number in range(classes))
     names = tuple(text_lines("--class_names", pathlib.Path(arguments.class_names).expanduser()))
     if "" in names:
@@ -218,7 +230,7 @@ def _data_settings(arguments: argparse.Namespace, *saved: SavedModel) -> dict[st
         "split": arguments.split,
         "data_dir": arguments.data_dir or config.get("data_dir"),
         "examples": arguments.examples or config.get("examples"),
-        "check_images": config.get("check_images", True),
+        "check_images": arguments.skip_corrupt or config.get("check_images", True),
         "validation_fraction": config.get("validation_fraction", 0.0),
         "skip_corrupt": arguments.skip_corrupt or config.get("skip_corrupt", False),
     }

@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -135,8 +136,8 @@ def workers_named() -> int:
         os.environ["TF_CONFIG"] = json.dumps(_from_slurm())
     try:
         jobs = json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {})
-    except json.JSONDecodeError as error:
-        raise ValueError(f"TF_CONFIG={os.environ['TF_CONFIG']!r}: expected JSON ({error}).") from error
+    except (json.JSONDecodeError, AttributeError) as error:
+        raise ValueError(f"TF_CONFIG={os.environ['TF_CONFIG']!r}: expected JSON, an object ({error}).") from error
     return sum(len(jobs.get(kind, ())) for kind in ("chief", "worker"))
 
 
@@ -158,6 +159,9 @@ def _present(devices: Sequence[str]) -> list[str]:
     if not devices:
         return []
     names = [device.strip().upper() for device in devices]
+    for name in names:
+        if not re.fullmatch(r"[A-Z_]+(:\d+)?", name):
+            raise ValueError(f"devices={name!r}: expected a kind and a number, such as GPU:0 or CPU:1.")
     cpus = [int(name.partition(":")[2] or 0) for name in names if name.startswith("CPU")]
     if cpus and max(cpus) > 0:
         parts = [tf.config.LogicalDeviceConfiguration()] * (max(cpus) + 1)

@@ -1,6 +1,7 @@
-"""Error messages that name the argument, its value, the valid choices and the nearest one."""
+"""Error messages that name the argument, its value, and what was expected."""
 
 import difflib
+import numbers
 from collections.abc import Iterable
 
 
@@ -21,3 +22,9 @@ def unknown(argument: str, value: object, valid: Iterable[str]) -> ValueError:
     hint = f" Did you mean {' or '.join(repr(folded[name]) for name in closest)}?" if closest else ""
     shown = [repr(name) if "," in name else name for name in names[:40]] + ["..."] * (len(names) > 40)
     return ValueError(f"{argument}={value!r} is not known.{hint} Valid: {', '.join(shown)}.")
+
+
+def check_count(argument: str, value: object) -> None:
+    """Raises a `ValueError` for anything but a positive whole number."""
+    if not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(f"{argument}={value!r}: expected a positive whole number.")

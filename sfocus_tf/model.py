@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from sfocus_tf import attention, distribution
@@ -109,8 +110,8 @@ class SharpenFocus(ReplicatedModel, TimedModel, ShortLogsModel, ServedModel, Ran
             objective: a name, or an `Objective`; see `sfocus_tf.objective`.
             inner_layer: name or path of the inner attention layer; chosen automatically if `None`.
             last_layer: name or path of the last attention layer; chosen automatically if `None`.
-            grid: rows and columns of a transformer's tokens, `None` to infer them; an error says
-                when they cannot be inferred and must be given.
+            grid: rows and columns of a transformer's tokens, `None` to infer them; an error says when they cannot be
+                inferred and must be given. Refused if both attention layers output feature maps.
             multi_label: whether images may have several classes (labels are rows of 0 and 1, the loss is binary
                 cross-entropy).
             name: name of the model.
@@ -128,7 +129,7 @@ class SharpenFocus(ReplicatedModel, TimedModel, ShortLogsModel, ServedModel, Ran
         _refuse_wrapped(classifier)
         self.num_classes = checks.check(classifier)
         self.classifier = classifier
-        self.grid = (grid[0], grid[1]) if grid else None  # a list, from a file
+        self.grid = _as_grid(grid)
         located = attention_layers.locate(classifier, inner_layer, last_layer, self.grid)
         self.inner_layer, self.last_layer = located.layers
         self.multi_label = multi_label
@@ -199,7 +200,8 @@ class SharpenFocus(ReplicatedModel, TimedModel, ShortLogsModel, ServedModel, Ran
         were 32 times slower with XLA on a CPU; `jit_compile=True` always compiles. Compiling again does not restart
         the schedule of the terms, except with `Objective.steps`, which counts the new optimizer's steps.
 
-        Warns of an AUC or a cross-entropy among the metrics that takes probabilities (`from_logits=False`).
+        Warns of metrics that take probabilities: an AUC or a cross-entropy with `from_logits=False`, and binary
+        accuracy, precision or recall with their default threshold of 0.5.
 
         Raises:
             ValueError: a metric has the name of one of the logs above.
@@ -444,6 +446,16 @@ class SharpenFocus(ReplicatedModel, TimedModel, ShortLogsModel, ServedModel, Ran
             model._former = {key: value for key, value in config.items() if key not in own}
             model.cam = config.get("attention", "grad_cam")
         return model
+
+
+def _as_grid(grid: Any) -> tuple[int, int] | None:
+    """Two positive whole numbers, from any sequence (a list, from a file)."""
+    if grid is None:
+        return None
+    numbers = np.asarray(grid)
+    if numbers.shape != (2,) or not np.issubdtype(numbers.dtype, np.integer) or numbers.min() < 1:
+        raise ValueError(f"grid={grid!r}: expected rows and columns, two positive whole numbers.")
+    return int(numbers[0]), int(numbers[1])
 
 
 def _refuse_wrapped(classifier: Any) -> None:

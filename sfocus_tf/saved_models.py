@@ -13,6 +13,8 @@ from sfocus_tf import backbones
 from sfocus_tf.classifier import checks, graph
 from sfocus_tf.model import SharpenFocus
 
+# In files that `train.py` wrote: the position of the run.
+POSITION = "position.json"
 # How texts name the methods of `train.py`.
 METHOD_NAMES = {"cross_entropy": "cross-entropy", "icasc": "ICASC"}
 
@@ -51,7 +53,7 @@ class SavedModel:
             ValueError: not a Keras model; a network that cannot be wrapped: subclassed, with several inputs, with fewer
                 than two classes, or not for colour images; or preprocessing for a run of `train.py`.
         """
-        if preprocessing != "none" and self.config:
+        if preprocessing != "none" and (self.config or _is_of_training(self.file)):
             raise ValueError(
                 f"--preprocessing={preprocessing}: {self.path} is from train.py, whose networks have theirs inside."
             )
@@ -108,7 +110,8 @@ def find(path: str | pathlib.Path, argument: str = "MODEL") -> SavedModel:
         argument: name of the argument, for error messages.
 
     Raises:
-        FileNotFoundError: no such file, or a folder without `last.keras`.
+        FileNotFoundError: no such file, or a folder without `last.keras`, such as one of several runs.
+        ValueError: a damaged `config.json` or `data.json` beside it.
     """
     file = pathlib.Path(path).expanduser()
     if file.is_dir():
@@ -116,19 +119,33 @@ def find(path: str | pathlib.Path, argument: str = "MODEL") -> SavedModel:
     runs = [each.parent for each in sorted(pathlib.Path(path).expanduser().glob("*/last.keras"))]
     if not file.is_file() and runs:
         names = " or ".join(map(str, runs))
-        raise FileNotFoundError(f"{argument}={str(path)!r} has several runs. Expected one of them: {names}.")
+        raise FileNotFoundError(f"{argument}={str(path)!r} is a folder of runs. Expected one of them: {names}.")
     if not file.is_file():
         raise FileNotFoundError(
             f"{argument}={str(path)!r}: {file} does not exist. Expected a .keras file, or a workdir of train.py."
         )
     config, about = _json(file.parent / "config.json", "method"), _json(file.parent / "data.json", "class_names")
-    return SavedModel(str(path), argument, file, config, tuple(about.get("class_names", ())))
+    names = about.get("class_names", [])
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise ValueError(f"{file.parent / 'data.json'}: class_names={names!r}: expected a list of names.")
+    return SavedModel(str(path), argument, file, config, tuple(names))
 
 
 def _json(file: pathlib.Path, key: str) -> dict[str, Any]:
     """What train.py wrote to a file; empty if there is none, or another program's, without this key."""
-    found = json.loads(file.read_text()) if file.is_file() else {}
+    try:
+        found = json.loads(file.read_text()) if file.is_file() else {}
+    except ValueError as error:  # of JSON or of the encoding
+        raise ValueError(f"{file} cannot be read ({error}). Restore it, or remove it.") from error
     return found if isinstance(found, dict) and key in found else {}
+
+
+def _is_of_training(file: pathlib.Path) -> bool:
+    """Whether `train.py` wrote a file, which tells even where its `config.json` is gone."""
+    if not zipfile.is_zipfile(file):
+        return False
+    with zipfile.ZipFile(file) as archive:
+        return POSITION in archive.namelist()
 
 
 def _refuse_damaged(model: str, file: pathlib.Path) -> None:

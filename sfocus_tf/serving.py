@@ -67,7 +67,8 @@ class ServedModel(ExplainingModel):
             filepath: the folder, such as "served/1".
             format: "tf_saved_model", or another format of `keras.Model.export`, which writes only the scores.
             class_names: one name per class, in order of the class numbers; by default the numbers.
-            image_size: height and width to resize encoded images to; by default the classifier's input size.
+            image_size: height and width, or one number for both, to resize encoded images to; by default the
+                classifier's input size.
             center_crop: side of a central square crop of encoded images, as a share of their shorter side, in (0, 1];
                 by default the whole image, stretched. As in `sfocus_tf.data.load`.
             **kwargs: arguments of `keras.Model.export`, for other formats.
@@ -83,9 +84,11 @@ class ServedModel(ExplainingModel):
             return
         if kwargs:
             raise TypeError(f"export: unexpected arguments {', '.join(kwargs)} for format='tf_saved_model'.")
-        size = tuple(image_size or self.classifier.input_shape[1:3])
+        size = self.classifier.input_shape[1:3] if image_size is None else image_size
+        size = (size, size) if isinstance(size, int) else tuple(size)
         if len(size) != 2 or None in size:
-            raise ValueError("image_size: expected height and width, as this classifier takes images of any size.")
+            why = ", as this classifier takes images of any size" if image_size is None else ""
+            raise ValueError(f"image_size={image_size}: expected height and width{why}.")
         if isinstance(class_names, str):
             raise TypeError(f"class_names={class_names!r}: expected a sequence of names, got a string.")
         names = range(self.num_classes) if class_names is None else class_names

@@ -89,6 +89,21 @@ def test_metrics_of_probabilities_are_warned_of(metric, named):
         model.compile("sgd", crossentropy(), metrics=metric if isinstance(metric, dict) else [metric])
 
 
+@pytest.mark.parametrize(
+    ("metric", "option"),
+    [
+        ("binary_accuracy", "threshold=0.0"),
+        (keras.metrics.BinaryAccuracy(), "threshold=0.0"),
+        (keras.metrics.Precision(), "thresholds=0.0"),
+        ("Recall", "thresholds=0.0"),
+    ],
+)
+def test_thresholds_of_probabilities_are_warned_of(metric, option):
+    model = sf.SharpenFocus(tiny_classifier(), multi_label=True)
+    with pytest.warns(UserWarning, match=f"metrics: .* takes probabilities.*with {option}"):
+        model.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True), metrics=[metric])
+
+
 @pytest.mark.filterwarnings("error")
 def test_no_other_metric_is_warned_of():
     class Own(keras.metrics.Mean):
@@ -100,6 +115,9 @@ def test_no_other_metric_is_warned_of():
         "accuracy",
         "sparse_top_k_categorical_accuracy",
         keras.metrics.AUC(from_logits=True),
+        keras.metrics.BinaryAccuracy(threshold=0.0),
+        keras.metrics.Precision(thresholds=0.0),
+        keras.metrics.Recall(top_k=1),
         own,
         keras.ops.mean,
     ]

@@ -261,6 +261,12 @@ def test_unknown_names_and_numbers_out_of_range():
         data.load("scenes", augmentation="flips")
     with pytest.raises(ValueError, match="batch_size=0"):
         data.load("scenes", batch_size=0)
+    with pytest.raises(ValueError, match="batch_size=2.5: expected a positive whole number"):
+        data.load("scenes", batch_size=2.5)
+    with pytest.raises(ValueError, match=r"image_size=\(32, 32\): expected a positive whole number"):
+        data.load("scenes", image_size=(32, 32))
+    with pytest.raises(ValueError, match="data_dir='photos': dataset='scenes' is generated .* set dataset='folder'"):
+        data.load("scenes", data_dir="photos")
     with pytest.raises(ValueError, match="image_size=8: scenes need 16"):
         data.load("scenes", image_size=8)
     with pytest.raises(ValueError, match="validation_fraction=1"):

@@ -116,6 +116,8 @@ def test_images_without_any_object_are_left_out(batch_size):
 
 def test_what_is_not_right_is_refused(scenes):
     model = sf.SharpenFocus(tiny_classifier(CLASSES, 16))
+    with pytest.raises(TypeError, match="model: expected a SharpenFocus, got Functional. Wrap it"):
+        evaluation.evaluate(tiny_classifier(), None)
     with pytest.raises(ValueError, match="regions=True"):
         evaluation.evaluate(model, dataclasses.replace(scenes, regions=False))
     with pytest.raises(ValueError, match="16 classes, one an image; the model has 3"):

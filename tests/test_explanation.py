@@ -40,6 +40,17 @@ def test_explain_takes_classes_and_checks_them():
         model.explain(images, batch_size=0)
     grey = sf.SharpenFocus(tiny_classifier(channels=1))
     np.testing.assert_array_equal(grey.explain(images[..., 0]).scores, grey.explain(images[..., :1]).scores)
+    for labels, message in (
+        ([7, 0, 0, 0, 0], "labels: expected class numbers from 0 to 2, got 7"),
+        ([[0], [1], [2], [-1], [0]], "labels: expected class numbers from 0 to 2, got -1"),
+        (np.array([np.nan, 0, 0, 0, 0]), "labels: expected finite numbers"),
+        (list("abcde"), "labels: expected numbers, got <U1"),
+        ([0, 1], "labels: expected 5 labels"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.explain(images, labels=labels)
+    with pytest.raises(ValueError, match="class_ids: expected class numbers from -1 to 2"):
+        model.explain(images, class_ids=2**32 + 1)
     labelled = model.explain(images, labels=2)
     assert (labelled.target == 2).all() and (labelled.rival == model.explain(images, class_ids=2).rival).all()
 

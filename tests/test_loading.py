@@ -1,6 +1,8 @@
 """Any saved Keras classifier becomes a model that can be explained, with the same scores."""
 
 import io
+import json
+import re
 import zipfile
 
 import keras
@@ -12,7 +14,8 @@ import sfocus_tf as sf
 from sfocus_tf import backbones, saved_models
 from sfocus_tf.__main__ import main
 from sfocus_tf.classifier import checks, graph
-from tests.conftest import compiled, random_images, tiny_classifier
+from tests.command_line import sfocus
+from tests.conftest import PIXELS, compiled, encoded, random_images, tiny_classifier
 from tests.test_files import as_of_version_0_1
 
 OTHER = sf.objective("paper", last=sf.Term(0.7, warmup=0.2, every_steps=2), sigma=0.5)  # than any that has a name
@@ -95,6 +98,11 @@ def test_preprocessing_is_not_done_twice_and_grey_networks_are_told(tmp_path):
     sf.SharpenFocus(tiny_classifier()).save(tmp_path / "last.keras")
     assert load(tmp_path / "last.keras", "unit").num_classes == 3
     (tmp_path / "config.json").write_text('{"dataset": "scenes", "method": "icasc"}')
+    with pytest.raises(ValueError, match="--preprocessing=unit: .* have theirs inside"):
+        load(tmp_path, "unit")
+    (tmp_path / "config.json").unlink()
+    with zipfile.ZipFile(tmp_path / "last.keras", "a") as archive:
+        archive.writestr("position.json", "{}")  # as train.py does
     with pytest.raises(ValueError, match="--preprocessing=unit: .* have theirs inside"):
         load(tmp_path, "unit")
     sf.SharpenFocus(tiny_classifier(channels=1)).save(tmp_path / "grey.keras")
@@ -206,6 +214,36 @@ def test_files_that_are_damaged_or_something_else(tmp_path):
             main(["export", str(file), f"--output={tmp_path}/served/1"])
     good = load(tmp_path / "good.keras")
     assert good.num_classes == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", b"{", "config.json cannot be read .*Restore it, or remove it"),
+        ("config.json", b"\xff\xfe", "config.json cannot be read"),
+        ("data.json", b'{"class_names": "cat"}', "data.json: class_names='cat': expected a list of names"),
+        ("data.json", b'{"class_names": 5}', "data.json: class_names=5: expected a list of names"),
+        ("data.json", b'{"class_names": ["a", "b"]}', "data.json has 2 class names for 3 classes"),
+    ],
+)
+def test_damaged_files_beside_a_model_are_named(name, content, message, tmp_path):
+    tiny_classifier().save(tmp_path / "last.keras")
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "image.png").write_bytes(encoded(PIXELS))
+    done = sfocus("explain", tmp_path, tmp_path / "image.png", f"--output={tmp_path / 'why.png'}")
+    assert done.returncode == 1 and re.search(message, done.stderr) and "Traceback" not in done.stderr
+
+
+def test_validation_images_of_one_that_the_other_was_trained_on(tmp_path):
+    """Different shares held out; a comparison on them would favour one model."""
+    for method, share in (("icasc", 0.1), ("cross_entropy", 0.2)):
+        (tmp_path / method).mkdir()
+        (tmp_path / method / "last.keras").touch()
+        config = {"method": method, "dataset": "scenes", "validation_fraction": share}
+        (tmp_path / method / "config.json").write_text(json.dumps(config))
+    runs, page = (tmp_path / "icasc", tmp_path / "cross_entropy"), f"--output={tmp_path / 'page.html'}"
+    done = sfocus("compare", *runs, "--split=validation", page)
+    assert done.returncode == 1 and "the models held out different shares" in done.stderr
 
 
 def test_a_wrapped_model_inside_another_is_found(tmp_path):

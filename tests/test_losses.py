@@ -214,6 +214,7 @@ def test_term_over_the_steps():
         ("weight", float("nan")),
         ("every_steps", 0),
         ("every_steps", 1.5),
+        ("every_steps", 2.0),
         ("warmup", -0.1),
         ("ramp", 1.1),
     ],
@@ -230,6 +231,10 @@ def test_named_objectives_and_what_changes_in_them():
     assert objective("light", last={"every_steps": 3}).last == Term(2.0, 0.1, 0.1, 3)
     assert objective("light").inner.weight == objective("light").consistency.weight == 0
     assert objective("paper", consistency=Term(0.5, ramp=0.2)).consistency == Term(0.5, ramp=0.2)
+    with pytest.raises(TypeError, match=r"inner=0.3: expected a Term, such as Term\(0.03\)"):
+        Objective(inner=0.3)
+    with pytest.raises(ValueError, match="steps=10.5: expected a positive whole number"):
+        objective(steps=10.5)
     with pytest.raises(ValueError, match="objective='papr' is not known. Did you mean 'paper'"):
         objective("papr")
     with pytest.raises(ValueError, match="objective: setting='consistancy' is not known. Did you mean 'consistency'"):
@@ -240,5 +245,5 @@ def test_named_objectives_and_what_changes_in_them():
         objective("paper", separation="margin")
     with pytest.raises(ValueError, match="of='contrast' is not known. .*Valid: auto, score, relative"):
         objective("paper", of="contrast")
-    with pytest.raises(ValueError, match="steps=0: expected a positive number"):
+    with pytest.raises(ValueError, match="steps=0: expected a positive whole number"):
         objective("paper", steps=0)

@@ -122,6 +122,8 @@ def test_a_model_compared_with_itself_does_not_differ(two_models):
     assert all(each.low == each.high == 0 for each in report.compare(a, a).differences if not np.isnan(each.a))
     with pytest.raises(ValueError, match="same images"):
         report.compare(a, dataclasses.replace(b, labels=b.labels[::-1]))
+    with pytest.raises(ValueError, match="expected the same measures; one alone has faithfulness: insertion"):
+        report.compare(a, dataclasses.replace(b, faithfulness={"insertion": np.zeros(32)}))
     with pytest.raises(ValueError, match="expected maps of the same, got 'score' and 'contrast'"):
         report.compare(dataclasses.replace(a, of="score"), dataclasses.replace(b, of="contrast"))
 

@@ -300,6 +300,8 @@ def test_what_cannot_be_exported_is_told(served, tmp_path):
         model.export(folder, class_names=NAMES)
     with pytest.raises(ValueError, match="takes images of 16x16"):
         model.export(tmp_path / "1", image_size=(8, 8))
+    with pytest.raises(ValueError, match=r"image_size=\(16,\): expected height and width\."):
+        model.export(tmp_path / "1", image_size=(16,))
     with pytest.raises(TypeError, match="unexpected arguments nonsense"):
         model.export(tmp_path / "1", nonsense=3)
     assert not list(tmp_path.iterdir())
@@ -310,8 +312,12 @@ def test_a_classifier_for_any_size_needs_one_for_encoded_images(tmp_path):
     x = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
     x = keras.layers.Conv2D(4, 3, 2, activation="relu")(x)
     model = sf.SharpenFocus(keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x))))
-    with pytest.raises(ValueError, match="image_size: expected height and width"):
+    with pytest.raises(
+        ValueError, match="image_size=None: expected height and width, as this classifier takes images of any size"
+    ):
         model.export(tmp_path / "1")
+    model.export(tmp_path / "square", image_size=20)
+    assert (tmp_path / "square" / "saved_model.pb").exists()
     model.export(tmp_path / "1", image_size=(20, 24))
     signatures = tf.saved_model.load(str(tmp_path / "1")).signatures
     one = signatures["explain_bytes"](image_bytes=tf.constant([encoded(PIXELS)]), class_ids=tf.constant([-1]))

@@ -1,11 +1,13 @@
 """train.py from the outside: what it leaves, how it goes on, what it refuses."""
 
+import argparse
 import csv
 import dataclasses
 import errno
 import json
 import pathlib
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +20,7 @@ import pytest
 from sfocus_tf.configs import common
 
 import sfocus_tf as sf
-from sfocus_tf import data, losses, training
+from sfocus_tf import commands, data, losses, saved_models, training
 from sfocus_tf.training import build, checkpoints, command, interruption
 from sfocus_tf.training import config as config_module
 from sfocus_tf.training.progress import Progress
@@ -175,12 +177,60 @@ def test_another_config_in_the_same_workdir_is_refused(finished, small):
 
 def test_an_objective_that_changed_since_is_another_config(tmp_path, monkeypatch):
     config = common.get_config()
-    prepare(tmp_path, config_module.resolve(config).identity())
+    prepare(tmp_path, config_module.resolve(config).identity(), {})
     (tmp_path / "last.keras").touch()
-    prepare(tmp_path, config_module.resolve(config).identity())
+    prepare(tmp_path, config_module.resolve(config).identity(), {})
     monkeypatch.setitem(losses.OBJECTIVES, "default", sf.objective(last=3.0))
     with pytest.raises(WorkdirError, match="objective.last.weight: 2.0 there, 3.0 now"):
-        prepare(tmp_path, config_module.resolve(config).identity())
+        prepare(tmp_path, config_module.resolve(config).identity(), {})
+
+
+@pytest.mark.parametrize(
+    ("lost", "content", "message"),
+    [
+        ("config.json", None, "config.json is missing or damaged"),
+        ("config.json", "{", "config.json is missing or damaged"),
+        ("config.json", "[1]", "config.json is missing or damaged"),
+        ("data.json", None, "data.json is missing or damaged"),
+        ("last.keras", "no zip archive", "last.keras is missing or damaged"),
+    ],
+)
+def test_a_run_that_has_lost_a_file_is_not_resumed(lost, content, message, finished, small, tmp_path):
+    workdir = shutil.copytree(finished[0], tmp_path / "run")
+    (workdir / "results.json").unlink()  # as before the end
+    (workdir / lost).unlink() if content is None else (workdir / lost).write_text(content)
+    done = run(small, workdir, "--config.attention_images_every=2", check=False)
+    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_config():\n    return {}", "expected get_config() to return a ConfigDict, got dict"),
+        ("import ml_collections\n\nget_config = ml_collections.ConfigDict", "get_config() lacks "),
+        ("def get_config(one, two):\n    return {}", "get_config() does not take variant=['tiny']"),
+    ],
+)
+def test_a_config_of_ones_own_that_is_none(text, message, tmp_path):
+    (tmp_path / "own.py").write_text(text)
+    done = train(
+        f"--config={tmp_path / 'own.py'}{':tiny' if 'variant' in message else ''}", f"--workdir={tmp_path / 'run'}"
+    )
+    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_run_that_did_not_check_its_images_is_evaluated_so(tmp_path):
+    config = common.get_config()
+    config.check_images = False
+    resolved = config_module.resolve(config)
+    prepare(tmp_path, resolved.identity(), {"check_images": resolved.check_images})
+    (tmp_path / "last.keras").touch()
+    saved = saved_models.find(tmp_path)
+    prepare(tmp_path, resolved.identity(), {"check_images": True})  # changes no result
+    flags = {"dataset": None, "split": "test", "data_dir": None, "examples": None}
+    for skip in (False, True):  # skipping needs the check
+        arguments = argparse.Namespace(**flags, skip_corrupt=skip)
+        assert commands._data_settings(arguments, saved)["check_images"] is skip
 
 
 @pytest.mark.parametrize("name", config_module.OPTIMIZERS)
@@ -231,6 +281,15 @@ def test_weight_decay_shrinks_kernels_or_is_off(name, weight_decay):
         (["--config.lr=1"], "no such setting (configs/common.py has them all): 'lr'"),
         (["--bach_size=3"], "batch_size"),
         (["--dataset=scenes:tiny", "--config.last_layer=stage9_out"], "last_layer='stage9_out' is not known"),
+        (
+            ["--data_dir=photos", "--method=icasc"],
+            "data_dir='photos': dataset='scenes' is generated and reads no folder",
+        ),
+        (["--epochs=1", "--config.epochs=2"], "--epochs=1 contradicts --config.epochs=2"),
+        (["--config.objective.name=paper", "--objective=light"], "--objective=light contradicts"),
+        (["--seed=-1"], "config.seed=-1: expected a number from 0"),
+        (["--devices=CPU:x", "--method=icasc"], "devices='CPU:X': expected a kind and a number"),
+        (["--config=configs"], "config='configs' is a folder"),
     ],
 )
 def test_bad_flags_fail_at_once_with_the_nearest_name(flags, message, tmp_path):

@@ -200,9 +200,27 @@ def test_an_unclear_grid_is_asked_for():
     assert copy.grid == (4, 3) and copy.token_grids == model.token_grids
 
 
-def test_a_grid_that_does_not_fit():
-    with pytest.raises(ValueError, match=r"grid=\(5, 6\): expected at most the 12 tokens of layer 'encoder'"):
-        sf.SharpenFocus(unclear(), grid=(5, 6))
+@pytest.mark.parametrize("grid", [(5, 6), (1, 3), (2, 1)])
+def test_a_grid_that_does_not_fit(grid):
+    message = (
+        rf"grid=\({grid[0]}, {grid[1]}\): expected rows and columns of the 12 tokens of layer 'encoder', .* at most 8"
+    )
+    with pytest.raises(ValueError, match=message):
+        sf.SharpenFocus(unclear(), grid=grid)
+
+
+@pytest.mark.parametrize("grid", [4, (4,), (4, 0), (4.0, 3.0), "43"])
+def test_a_grid_that_is_none(grid):
+    with pytest.raises(ValueError, match=r"grid=.*: expected rows and columns, two positive whole numbers"):
+        sf.SharpenFocus(unclear(), grid=grid)
+
+
+def test_a_grid_other_than_the_one_that_is_seen():
+    with pytest.warns(
+        UserWarning, match=r"grid=\(2, 8\): changes in the image appear on a grid of 4 rows and 4 columns"
+    ):
+        model = sf.SharpenFocus(vit("mean"), grid=(2, 8))
+    assert model.token_grids[model.last_layer] == Grid(2, 8)
 
 
 def test_a_named_layer_whose_patches_are_not_read():

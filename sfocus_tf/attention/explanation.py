@@ -116,8 +116,7 @@ class ExplainingModel(keras.Model):
             on_batch: Callable[..., Any] = self.explain_on_batch
             chosen = [self._ids("class_ids", class_ids, len(images)), self._ids("rival_ids", rival_ids, len(images))]
         else:
-            labels = np.asarray(labels)
-            chosen = [np.broadcast_to(labels, (len(images),)) if labels.ndim == 0 else labels]
+            chosen = [self._labels(labels, len(images))]
             on_batch = self._explain_labelled
             if class_ids is not None or rival_ids is not None or len(chosen[0]) != len(images):
                 problem = "class numbers too" if len(chosen[0]) == len(images) else f"{len(chosen[0])}"
@@ -217,12 +216,24 @@ class ExplainingModel(keras.Model):
         ids = np.asarray(-1 if ids is None else ids)
         if not np.issubdtype(ids.dtype, np.integer):
             raise ValueError(f"{argument}: expected whole numbers, got {ids.dtype}.")
-        ids = ids.astype(np.int32)
         if ids.ndim > 1 or (ids.ndim == 1 and len(ids) != images):
             raise ValueError(f"{argument}: expected one class number or {images} of them, got shape {ids.shape}.")
         if ids.size and (ids.min() < -1 or ids.max() >= self.num_classes):
             raise ValueError(f"{argument}: expected class numbers from -1 to {self.num_classes - 1}, got {ids}.")
-        return np.broadcast_to(ids, (images,))
+        return np.broadcast_to(ids.astype(np.int32), (images,))
+
+    def _labels(self, labels: Any, images: int) -> np.ndarray:
+        """Labels as in training, one for each image."""
+        labels = np.asarray(labels)
+        if labels.dtype != bool and not np.issubdtype(labels.dtype, np.number):
+            raise ValueError(f"labels: expected numbers, got {labels.dtype}.")
+        if not np.isfinite(labels).all():
+            raise ValueError("labels: expected finite numbers, got NaN or infinity.")
+        numbers = not self.multi_label and labels.size == (labels.shape or (1,))[0]
+        wrong = labels[(labels < 0) | (labels >= self.num_classes)] if numbers else labels[:0]
+        if wrong.size:
+            raise ValueError(f"labels: expected class numbers from 0 to {self.num_classes - 1}, got {wrong.flat[0]}.")
+        return np.broadcast_to(labels, (images,)) if labels.ndim == 0 else labels
 
 
 class Traced:

@@ -161,29 +161,41 @@ def refuse_probability_loss(losses: Any) -> None:
 
 
 def warn_of_probability_metrics(metrics: Any) -> None:
-    """Warns of an AUC or a cross-entropy of probabilities, as wrapped classifiers output scores.
+    """Warns of an AUC, a cross-entropy or a threshold of probabilities, as wrapped classifiers output scores.
 
     Not an error, as saved models may have such metrics.
     """
     for metric in keras.tree.flatten(metrics):
-        if _takes_probabilities(metric):
+        if option := _option_for_scores(metric):
             name = getattr(metric, "name", getattr(metric, "__name__", metric))
             warnings.warn(
                 f"metrics: {name!r} takes probabilities, but the classifier outputs scores before softmax or sigmoid. "
-                "Pass the class of keras.metrics with from_logits=True.",
+                f"Pass the class of keras.metrics with {option}.",
                 stacklevel=3,
             )
 
 
-def _takes_probabilities(metric: Any) -> bool:
-    """Whether a metric, in any form that `compile` takes, is an AUC or a cross-entropy without `from_logits`."""
+def _option_for_scores(metric: Any) -> str | None:
+    """The option with which a metric, in any form that `compile` takes, would take scores; `None` if it does."""
     if isinstance(metric, str):
         if metric.lower() in ("ce", "crossentropy"):  # Keras chooses one of three, by the labels
-            return True
+            return "from_logits=True"
         try:
             metric = keras.metrics.get(metric)
         except ValueError:  # unknown: Keras raises its own error, or means the accuracy
-            return False
+            return None
+    if _takes_probabilities(metric):
+        return "from_logits=True"
+    if isinstance(metric, keras.metrics.BinaryAccuracy) or metric is keras.metrics.binary_accuracy:
+        probable = metric is keras.metrics.binary_accuracy or metric.get_config()["threshold"] == 0.5
+        return "threshold=0.0" if probable else None
+    if isinstance(metric, (keras.metrics.Precision, keras.metrics.Recall)):
+        return "thresholds=0.0" if list(metric.thresholds) == [0.5] and metric.top_k is None else None
+    return None
+
+
+def _takes_probabilities(metric: Any) -> bool:
+    """Whether a metric is an AUC or a cross-entropy without `from_logits`."""
     if isinstance(metric, _METRICS_OF_EITHER):
         return metric.get_config()["from_logits"] is False
     if isinstance(metric, keras.metrics.Metric) or not getattr(metric, "__module__", "").startswith("keras."):

@@ -6,6 +6,7 @@ on random numbers, to test which tokens change with which side of the image.
 """
 
 import dataclasses
+import warnings
 from typing import Any
 
 import keras
@@ -71,7 +72,7 @@ class TokenGrids:
         """Records a step, and returns the grid of its output if that is one tensor of tokens.
 
         Raises:
-            ValueError: `grid` has more positions than there are tokens.
+            ValueError: `grid` does not fit the number of tokens.
         """
         for tensor in keras.tree.flatten(step.output):
             if not _may_be_tokens(tensor) or id(tensor) in self._grids:
@@ -104,7 +105,7 @@ class TokenGrids:
             return None
         made_here = not any(id(tensor) in self._grids for tensor in sources)
         if made_here and self._grid:
-            return self._named(step.path, output)
+            return self._named(step.path, sources, output)
         return self._measured(sources, output) or self._counted(step, sources, output, made_here)
 
     def _joined(self, inputs: list[keras.KerasTensor]) -> Grid:
@@ -113,13 +114,23 @@ class TokenGrids:
         grid = self._grids[id(inputs[number])]
         return dataclasses.replace(grid, skip=grid.skip + sum(tensor.shape[1] or 0 for tensor in inputs[:number]))
 
-    def _named(self, path: str, output: keras.KerasTensor) -> Grid:
-        """The user's grid."""
+    def _named(self, path: str, sources: list[keras.KerasTensor], output: keras.KerasTensor) -> Grid:
+        """The user's grid; warns if changes in the image appear on another one."""
         height, width = self._grid or (0, 0)
         skip = output.shape[1] - height * width
-        if min(height, width) < 1 or skip < 0:
-            raise ValueError(f"grid={self._grid}: expected at most the {output.shape[1]} tokens of layer {path!r}.")
-        return Grid(height, width, skip)
+        if min(height, width) < 1 or not 0 <= skip <= _EXTRA_TOKENS:
+            raise ValueError(
+                f"grid={self._grid}: expected rows and columns of the {output.shape[1]} tokens of layer {path!r}, of "
+                f"which at most {_EXTRA_TOKENS} may lie outside the grid, as a class token does."
+            )
+        found, named = self._measured(sources, output), Grid(height, width, skip)
+        if found and found != named:
+            warnings.warn(
+                f"grid={self._grid}: changes in the image appear on a grid of {found.height} rows and {found.width} "
+                f"columns in layer {path!r}. Leave grid out to use that one.",
+                stacklevel=2,
+            )
+        return named
 
     def _measured(self, sources: list[keras.KerasTensor], output: keras.KerasTensor) -> Grid | None:
         """The grid on which changes on a side of the source maps or tokens appear on that side, if there is one."""

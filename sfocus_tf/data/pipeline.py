@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from sfocus_tf.data.augmentation import AUGMENTATIONS, augment, central_crop, resize
 from sfocus_tf.data.source import Record, Source
-from sfocus_tf.errors import unknown
+from sfocus_tf.errors import check_count, unknown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +48,7 @@ class Data:
         if self.augmentation not in AUGMENTATIONS:
             raise unknown("augmentation", self.augmentation, AUGMENTATIONS)
         for argument in ("batch_size", "image_size"):
-            if getattr(self, argument) < 1:
-                raise ValueError(f"{argument}={getattr(self, argument)}: expected a positive number.")
+            check_count(argument, getattr(self, argument))
         if self.center_crop is not None and not 0 < self.center_crop <= 1:
             raise ValueError(f"center_crop={self.center_crop}: expected a share of the shorter side, from 0 to 1.")
         if not 0 < self.min_crop_area <= 1:

@@ -5,7 +5,7 @@ import pathlib
 from sfocus_tf.data import caltech256, cub, folder, scenes, tfds_source, voc
 from sfocus_tf.data.pipeline import Data
 from sfocus_tf.data.source import Part, Source
-from sfocus_tf.errors import unknown
+from sfocus_tf.errors import check_count, unknown
 
 SPLITS = ("train", "validation", "test")
 # Default image size in pixels and augmentation, as usual for each set.
@@ -97,15 +97,18 @@ def load(
         raise unknown("split", split, SPLITS)
     if not 0 <= validation_fraction < 1:
         raise ValueError(f"validation_fraction={validation_fraction}: expected a number in [0, 1).")
-    if examples is not None and examples < 1:
-        raise ValueError(f"examples={examples}: expected a positive number, or None for all.")
-    if skip_corrupt and not check_images:
-        raise ValueError(
-            "skip_corrupt=True needs check_images=True (--config.check_images=true), which finds corrupt images."
-        )
-    part = Part(split, validation_fraction, examples, skip_corrupt, check_images)
     default_size, default_augmentation = _DEFAULTS.get(name, (224, "random_resized_crop"))
     size = default_size if image_size is None else image_size
+    check_count("batch_size", batch_size)
+    check_count("image_size", size)
+    if examples is not None:
+        check_count("examples", examples)
+    if skip_corrupt and not check_images:
+        raise ValueError(
+            "skip_corrupt=True needs check_images=True (train.py: --config.check_images=true), which finds corrupt "
+            "images."
+        )
+    part = Part(split, validation_fraction, examples, skip_corrupt, check_images)
     source = _source(name, part, data_dir, size)
     if source.size == 0:
         raise ValueError(f"dataset={name!r}: split={split!r} is empty (validation_fraction={validation_fraction}).")
@@ -124,6 +127,11 @@ def load(
 
 def _source(name: str, part: Part, data_dir: str | pathlib.Path | None, size: int) -> Source:
     if name == "scenes":
+        if data_dir is not None:
+            raise ValueError(
+                f"data_dir={str(data_dir)!r}: dataset='scenes' is generated and reads no folder. For images in class "
+                "folders, set dataset='folder' (--dataset=folder or --dataset=folder:photos)."
+            )
         return scenes.source(part.split, size, part.examples)
     if name == "folder":
         return folder.source(data_dir, part)

@@ -56,24 +56,24 @@ class Comparison:
     wrong: np.ndarray
 
 
-def compare(a: Evaluation, b: Evaluation, seed: int = 0) -> Comparison:
+def compare(a: Evaluation, b: Evaluation) -> Comparison:
     """Compares two evaluations of the same split.
 
     Args:
         a: evaluation of the first model.
         b: evaluation of the second model.
-        seed: seed of the bootstrap.
 
     Raises:
-        ValueError: the evaluations are not of the same images in the same order, or their maps explain different
-            things.
+        ValueError: the evaluations are not of the same images in the same order, their maps explain different things,
+            or one alone has some of the measures.
     """
     if a.class_names != b.class_names or not np.array_equal(a.labels, b.labels, equal_nan=True):
         raise ValueError("a and b: expected two models evaluated on the same images with the same classes.")
     if a.of != b.of:
         raise ValueError(f"a and b: expected maps of the same, got {a.of!r} and {b.of!r}.")
+    _refuse_other_measures(a, b)
     size = len(a.labels)
-    counts = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), _RESAMPLES)
+    counts = np.random.default_rng(0).multinomial(size, np.full(size, 1 / size), _RESAMPLES)
     # Metrics are compared over the images for which they are defined in both models.
     common = [_of_common_images(a, b), _of_common_images(b, a)]
     drawn = [_resampled(evaluation, counts.astype(np.float32)) for evaluation in common]
@@ -96,6 +96,14 @@ def compare(a: Evaluation, b: Evaluation, seed: int = 0) -> Comparison:
     known = a.valid & b.valid
     groups = (~a_right & b_right, a_right & ~b_right, ~a_right & ~b_right)
     return Comparison(differences, pairs, *(np.flatnonzero(known & group) for group in groups))
+
+
+def _refuse_other_measures(a: Evaluation, b: Evaluation) -> None:
+    """Raises a `ValueError` if one evaluation has measures that the other lacks."""
+    kinds = ("confusion", "localisation", "faithfulness")
+    one, other = ({f"{kind}: {name}" for kind in kinds for name in getattr(each, kind)} for each in (a, b))
+    if one != other:
+        raise ValueError(f"a and b: expected the same measures; one alone has {', '.join(sorted(one ^ other))}.")
 
 
 def _of_common_images(evaluation: Evaluation, other: Evaluation) -> Evaluation:

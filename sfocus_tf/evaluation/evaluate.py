@@ -135,10 +135,12 @@ def evaluate(
         The evaluation.
 
     Raises:
-        TypeError: `data` does not come from `sfocus_tf.data.load`.
+        TypeError: the model is no `SharpenFocus`, or `data` does not come from `sfocus_tf.data.load`.
         ValueError: `data` was loaded for training or without `regions`, its classes do not match the model's, or
             relative maps are requested of a multi-label model.
     """
+    if not isinstance(model, SharpenFocus):
+        raise TypeError(f"model: expected a SharpenFocus, got {type(model).__name__}. Wrap it: SharpenFocus(model).")
     if not isinstance(data, Data):
         raise TypeError(f"data: expected sfocus_tf.data.load(..., regions=True), got {type(data).__name__}.")
     if data.training or not data.regions:

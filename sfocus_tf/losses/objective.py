@@ -1,6 +1,7 @@
 """The training objective: the attention losses added to cross-entropy, their settings and schedule."""
 
 import dataclasses
+import numbers
 from typing import Any
 
 from sfocus_tf.attention import explained_by_default
@@ -49,6 +50,7 @@ class Objective:
             several calls of `fit`.
 
     Raises:
+        TypeError: a term that is no `Term`.
         ValueError: an unknown name, or a number out of range.
     """
 
@@ -73,8 +75,11 @@ class Objective:
         for name, high in (("sigma", 1), ("theta", 1), ("minimum_mass", 1), ("omega", 1e4)):
             if not 0 <= getattr(self, name) <= high:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected a number from 0 to {high:g}.")
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"steps={self.steps!r}: expected a positive number, or None if fit knows it.")
+        for name in ("inner", "last", "consistency"):
+            if not isinstance(getattr(self, name), Term):
+                raise TypeError(f"{name}={getattr(self, name)!r}: expected a Term, such as Term({_INNER.weight}).")
+        if self.steps is not None and not (isinstance(self.steps, numbers.Integral) and self.steps >= 1):
+            raise ValueError(f"steps={self.steps!r}: expected a positive whole number, or None if fit knows it.")
 
     def explained(self, num_classes: int, multi_label: bool) -> str:
         """What the maps explain, "score" or "relative"; a `ValueError` for relative maps of two classes."""

@@ -1,6 +1,7 @@
 """The schedule of a term of the objective: its weight at each step."""
 
 import dataclasses
+import numbers
 
 import tensorflow as tf
 
@@ -31,7 +32,7 @@ class Term:
         for name in ("warmup", "ramp"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected a share of the run, from 0 to 1.")
-        if self.every_steps < 1 or self.every_steps != int(self.every_steps):
+        if not isinstance(self.every_steps, numbers.Integral) or self.every_steps < 1:
             raise ValueError(f"every_steps={self.every_steps!r}: expected a whole number of 1 or more.")
 
     @property

@@ -68,7 +68,8 @@ class TermWeights:
             weight = tf.convert_to_tensor(self.variables[key])
             if not term.always_due:
                 weight *= term.ramp_at(step, steps)
-                weight *= term.boost_at(step, steps) if training else 1.0
+                if training:
+                    weight *= term.boost_at(step, steps)
             weights.append(weight)
         return tf.stack(weights)
 

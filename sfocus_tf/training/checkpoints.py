@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-# Members added to the .keras archive, so that a checkpoint is one file.
-_POSITION, _METRICS = "position.json", "metrics.npz"
+from sfocus_tf.saved_models import POSITION
+
+# A member added to the .keras archive, beside `POSITION`, so that a checkpoint is one file.
+_METRICS = "metrics.npz"
 
 
 class Position(NamedTuple):
@@ -86,7 +88,7 @@ class Checkpoint(keras.callbacks.Callback):
         try:
             self.model.save(new)
             with zipfile.ZipFile(new, "a") as archive:
-                archive.writestr(_POSITION, json.dumps(position._asdict()))
+                archive.writestr(POSITION, json.dumps(position._asdict()))
                 if position.steps:
                     archive.writestr(_METRICS, _packed(_metric_variables(self.model)))
             if better:
@@ -135,7 +137,7 @@ def _packed(variables: list[keras.Variable]) -> bytes:
 def position(path: pathlib.Path) -> Position:
     """The position of the run when a checkpoint was written."""
     with zipfile.ZipFile(path) as archive:
-        return Position(**json.loads(archive.read(_POSITION)))
+        return Position(**json.loads(archive.read(POSITION)))
 
 
 def replace(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:

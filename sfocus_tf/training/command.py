@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import inspect
 import logging
 import os
 import pathlib
@@ -15,6 +16,7 @@ from ml_collections import config_flags
 
 import sfocus_tf.configs
 from sfocus_tf import startup
+from sfocus_tf.configs import common
 from sfocus_tf.errors import unknown
 from sfocus_tf.training import interruption
 from sfocus_tf.training.both import run_both
@@ -131,14 +133,23 @@ def parsed(argv: list[str]) -> tuple[ml_collections.ConfigDict, pathlib.Path]:
     for name in _SHORTCUTS:
         value = values[name].value
         if value is not None:
+            _refuse_contradiction(argv, name, name, value)
             config[name] = tuple(value) if isinstance(value, list) else value
     if _value(argv, "config.test_image_size") is None:
         config.test_image_size = _in_proportion(recipe.test_image_size, recipe.image_size, config.image_size)
     if values.objective is not None:
+        _refuse_contradiction(argv, "objective", "objective.name", values.objective)
         config.objective.name = values.objective
     name = values.dataset if values["dataset"].present else config.dataset
     default = f"runs/{name.replace(':', '-')}-{config.method}-{config.seed}"
     return config, pathlib.Path(values.workdir or default)
+
+
+def _refuse_contradiction(argv: list[str], name: str, key: str, value: Any) -> None:
+    """Raises a `ValueError` if a flag and the setting that it stands for are both set, to different values."""
+    given, setting = ",".join(value) if isinstance(value, list) else str(value), _value(argv, f"config.{key}")
+    if setting is not None and setting.lower() != given.lower():
+        raise ValueError(f"--{name}={given} contradicts --config.{key}={setting}. Set one of them.")
 
 
 def _setting_meant(config: ml_collections.ConfigDict, name: str) -> str:
@@ -207,7 +218,8 @@ def _config(own: str | None, dataset: str) -> ml_collections.ConfigDict:
             raise unknown("dataset", dataset, [*known, "tfds:<name>"])
         path = _CONFIGS / f"{stem}.py"
     if not path.is_file():
-        raise FileNotFoundError(f"config={str(path)!r} does not exist. Expected a Python file with get_config().")
+        problem = "is a folder" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"config={str(path)!r} {problem}. Expected a Python file with get_config().")
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -215,8 +227,33 @@ def _config(own: str | None, dataset: str) -> ml_collections.ConfigDict:
         spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise ValueError(f"config={str(path)!r} has no function get_config().")
-    config: ml_collections.ConfigDict = module.get_config(*([variant] if variant else []))
+    return _complete(path, module.get_config, [variant] if variant else [])
+
+
+def _complete(path: pathlib.Path, get_config: Any, variant: list[str]) -> ml_collections.ConfigDict:
+    """What `get_config` of a file returns, with every setting."""
+    try:
+        inspect.signature(get_config).bind(*variant)
+    except TypeError as error:
+        raise ValueError(f"config={str(path)!r}: get_config() does not take variant={variant} ({error}).") from error
+    config = get_config(*variant)
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise ValueError(
+            f"config={str(path)!r}: expected get_config() to return a ConfigDict, got {type(config).__name__}."
+        )
+    missing = [key for key in _keys(common.get_config()) if key not in _keys(config)]
+    if missing:
+        raise ValueError(
+            f"config={str(path)!r}: get_config() lacks {', '.join(missing)}. Begin with common.get_config() "
+            "(from sfocus_tf.configs import common)."
+        )
     return config
+
+
+def _keys(config: ml_collections.ConfigDict) -> list[str]:
+    """The names of all settings, such as "optimizer.name"."""
+    nested = {key: value for key, value in config.items() if isinstance(value, ml_collections.ConfigDict)}
+    return [*config, *(f"{key}.{name}" for key, value in nested.items() for name in _keys(value))]
 
 
 @contextlib.contextmanager

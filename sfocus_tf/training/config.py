@@ -174,6 +174,7 @@ def _check_numbers(config: ml_collections.ConfigDict) -> None:
     rate: tuple[Callable[[Any], bool], str] = (lambda x: 0 <= x < 1, "a number from 0 to below 1")
     optimizer = config.optimizer
     for key, value, (valid, expected) in (
+        ("seed", config.seed, (lambda x: 0 <= x < 2**32, "a number from 0 to 2**32 - 1")),
         ("image_size", config.image_size, positive),
         ("test_image_size", config.test_image_size, positive),
         ("examples", config.examples, positive),

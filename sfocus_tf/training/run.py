@@ -54,7 +54,7 @@ def run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[
     with stop.caught(), _errors_named(folder, resolved.check_images):
         with strategy.scope(), interruption.told_of_lost_workers():
             chief = distribution.is_chief()
-            prepare(folder, resolved.identity())
+            prepare(folder, resolved.identity(), {"check_images": resolved.check_images})
             trained = None if (folder / "results.json").exists() else _train(resolved, folder, stop)
         if trained and chief:  # outside the scope, where reading some variables would need all workers
             print(f"measuring accuracy and attention on {trained[1]['test'].source.size:,} test images", flush=True)
