@@ -127,10 +127,11 @@ def test_soft_mask_ignores_scale_and_is_empty_for_a_dead_map():
 def test_resized_maps_equal_those_of_tensorflow(old, new):
     map_ = tf.constant(np.random.default_rng(0).random((2, *old), dtype=np.float32))
     expected = tf.image.resize(map_[..., tf.newaxis], new)[..., 0]
-    of_any_size = tf.function(
-        attention.resize_map, input_signature=[tf.TensorSpec([None] * 3), tf.TensorSpec([2], tf.int32)]
+    any_size, number = tf.TensorSpec([None] * 3), tf.TensorSpec([], tf.int32)
+    resized = tf.function(
+        lambda map_, *size: attention.resize_map(map_, size), input_signature=[any_size, number, number]
     )
-    for found in (attention.resize_map(map_, new), of_any_size(map_, tf.constant(new))):
+    for found in (attention.resize_map(map_, new), resized(map_, *map(tf.constant, new))):
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 

@@ -3,11 +3,9 @@
 from sfocus_tf.attention.cam import CAMS, LINEAR, Attention, check_cam, class_activation, opposite, weighted
 from sfocus_tf.attention.classes import (
     Classes,
-    class_numbers,
     labelled_classes,
     named_classes,
     predicted_classes,
-    rival_of,
     trained_classes,
 )
 from sfocus_tf.attention.explanation import ExplainingModel, Explanation, LayerMaps, Traced
@@ -18,7 +16,8 @@ from sfocus_tf.attention.extractor import (
     Extracted,
     explained_by_default,
 )
-from sfocus_tf.attention.regions import SMALLEST_FLOOR, has_mass, resize_map, soft_mask, spatial_size
+from sfocus_tf.attention.regions import SMALLEST_FLOOR, has_mass, soft_mask
+from sfocus_tf.attention.resizing import resize_map, spatial_size
 
 __all__ = [
     "CAMS",
@@ -36,7 +35,6 @@ __all__ = [
     "Traced",
     "check_cam",
     "class_activation",
-    "class_numbers",
     "explained_by_default",
     "has_mass",
     "labelled_classes",
@@ -44,7 +42,6 @@ __all__ = [
     "opposite",
     "predicted_classes",
     "resize_map",
-    "rival_of",
     "soft_mask",
     "spatial_size",
     "trained_classes",

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from sfocus_tf.attention.regions import operations_for, spatial_size
+from sfocus_tf.attention.resizing import operations_for, spatial_size
 from sfocus_tf.classifier import graph
 
 _POOLINGS = (

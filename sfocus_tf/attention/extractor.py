@@ -12,7 +12,7 @@ from sfocus_tf.attention import cam as cams
 from sfocus_tf.attention import channel_gradients, derivatives, moments
 from sfocus_tf.attention.cam import Attention
 from sfocus_tf.attention.classes import Classes
-from sfocus_tf.attention.regions import spatial_size
+from sfocus_tf.attention.resizing import spatial_size
 from sfocus_tf.classifier import graph
 from sfocus_tf.classifier.token_grids import Grid
 from sfocus_tf.errors import unknown

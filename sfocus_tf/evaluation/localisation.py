@@ -17,7 +17,7 @@ def at_resolution(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resizes maps `[images, h, w]` bilinearly to `[images, *size]`."""
     if maps.shape[1:] == tuple(size):
         return maps
-    return resize_map(tf.constant(maps), tf.constant(size)).numpy()
+    return resize_map(tf.constant(maps), size).numpy()
 
 
 def inside_boxes(boxes: np.ndarray, box_labels: np.ndarray, class_ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
