@@ -105,22 +105,10 @@ def _command(subcommands: Any, name: str, text: str, examples: str) -> argparse.
         epilog=f"{examples}\n{_FORMS}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    if name != "export":
-        command.add_argument(
-            "--batch_size", type=_positive, default=32, metavar="N", help="images per step (%(default)s)"
-        )
-        command.add_argument("--skip_corrupt", action="store_true", help="skip images that cannot be decoded")
-        command.add_argument(
-            "--of",
-            choices=EXPLAINED,
-            help="what maps explain: score, the score of each class; relative, that score minus the mean over the "
-            "classes, so that shifts of all scores cancel; or contrast, the target's score minus the rival's "
-            + (
-                "(the default, if --cam allows it)"
-                if name == "explain"
-                else "(default: relative; score for two classes or several labels)"
-            ),
-        )
+    if name == "explain":
+        _add_flags_of_maps(command, "the default, if --cam allows it")
+    elif name != "export":
+        _add_flags_of_maps(command, "default: relative; score for two classes or several labels")
     command.add_argument(
         "--image_size",
         type=_positive,
@@ -135,17 +123,34 @@ def _command(subcommands: Any, name: str, text: str, examples: str) -> argparse.
         "caffe, as in keras.applications (%(default)s)" + ("; A,B if the two differ" if name == "compare" else ""),
     )
     if name in ("explain", "export"):
-        command.add_argument(
-            "--class_names",
-            metavar="FILE",
-            help="text file with one class name per line; by default the workdir's names",
-        )
-        command.add_argument(
-            "--multi_label",
-            action="store_true",
-            help="images may have several classes; only for a plain Keras classifier that does not end in a sigmoid",
-        )
+        _add_flags_of_classes(command)
     return command
+
+
+def _add_flags_of_maps(command: argparse.ArgumentParser, default: str) -> None:
+    """Adds the flags of commands that compute maps."""
+    command.add_argument("--batch_size", type=_positive, default=32, metavar="N", help="images per step (%(default)s)")
+    command.add_argument("--skip_corrupt", action="store_true", help="skip images that cannot be decoded")
+    command.add_argument(
+        "--of",
+        choices=EXPLAINED,
+        help="what maps explain: score, the score of each class; relative, that score minus the mean over the classes, "
+        f"so that shifts of all scores cancel; or contrast, the target's score minus the rival's ({default})",
+    )
+
+
+def _add_flags_of_classes(command: argparse.ArgumentParser) -> None:
+    """Adds the flags that tell what a plain Keras classifier does not."""
+    command.add_argument(
+        "--class_names",
+        metavar="FILE",
+        help="text file with one class name per line; by default the workdir's names",
+    )
+    command.add_argument(
+        "--multi_label",
+        action="store_true",
+        help="images may have several classes; only for a plain Keras classifier that does not end in a sigmoid",
+    )
 
 
 def _positive(text: str) -> int:

@@ -15,6 +15,7 @@ from sfocus_tf.data.formats import decode
 from sfocus_tf.data.source import Part, Record, Source, indexed_keys
 
 _EXPECTED = "the folder that has CUB_200_2011 in it, or CUB_200_2011 itself"
+_Rows = dict[str, list[str]]  # by the number at their beginning
 _SPLIT = "train_test_split.txt"
 
 
@@ -55,21 +56,7 @@ def source(data_dir: str | pathlib.Path, part: Part) -> Source:
     classes = _table(root / "classes.txt")
     occurring = {labels[number][0] for number in files if number in labels}
     numbering = {number: label for label, number in enumerate(number for number in classes if number in occurring)}
-    for number in files:
-        if not (number in labels and number in trains and len(boxes.get(number, ())) == 4):
-            raise ValueError(
-                f"data_dir: image {number} of {root / 'images.txt'} has no label, split or box of 4 numbers."
-            )
-        if trains[number][0] not in ("0", "1"):
-            raise ValueError(
-                f"data_dir: {root / _SPLIT} gives image {number} the split {trains[number][0]!r}: expected 1 to train, "
-                "0 to test."
-            )
-        if labels[number][0] not in numbering:
-            raise ValueError(
-                f"data_dir: {root / 'image_class_labels.txt'} gives image {number} the class {labels[number][0]}, "
-                f"which is not in classes.txt: expected 1 to {len(classes)}."
-            )
+    _refuse_incomplete(root, files, labels, boxes, trains, classes)
     ids = [number for number in files if (trains[number][0] == "1") == (part.split != "test")]
     ids = [ids[position] for position in part.numbers(len(ids))]
     if not ids:
@@ -92,7 +79,28 @@ def source(data_dir: str | pathlib.Path, part: Part) -> Source:
     return Source(names, len(ids), indexed_keys(np.arange(len(ids))), read, files=kept, skipped=skipped)
 
 
-def _table(path: pathlib.Path) -> dict[str, list[str]]:
+def _refuse_incomplete(
+    root: pathlib.Path, files: _Rows, labels: _Rows, boxes: _Rows, trains: _Rows, classes: _Rows
+) -> None:
+    """Raises a `ValueError` for the first image that lacks a label of a known class, a split or a box."""
+    for number in files:
+        if not (number in labels and number in trains and len(boxes.get(number, ())) == 4):
+            raise ValueError(
+                f"data_dir: image {number} of {root / 'images.txt'} has no label, split or box of 4 numbers."
+            )
+        if trains[number][0] not in ("0", "1"):
+            raise ValueError(
+                f"data_dir: {root / _SPLIT} gives image {number} the split {trains[number][0]!r}: expected 1 to train, "
+                "0 to test."
+            )
+        if labels[number][0] not in classes:
+            raise ValueError(
+                f"data_dir: {root / 'image_class_labels.txt'} gives image {number} the class {labels[number][0]}, "
+                f"which is not in classes.txt: expected 1 to {len(classes)}."
+            )
+
+
+def _table(path: pathlib.Path) -> _Rows:
     """Reads a file of `<number> <value> ...` lines into a dictionary keyed by number."""
     if not path.is_file():
         raise FileNotFoundError(f"data_dir: {path} is missing.")

@@ -139,17 +139,7 @@ def evaluate(
         ValueError: `data` was loaded for training or without `regions`, its classes do not match the model's, or
             relative maps are requested of a multi-label model.
     """
-    if not isinstance(model, SharpenFocus):
-        raise TypeError(f"model: expected a SharpenFocus, got {type(model).__name__}. Wrap it: SharpenFocus(model).")
-    if not isinstance(data, Data):
-        raise TypeError(f"data: expected sfocus_tf.data.load(..., regions=True), got {type(data).__name__}.")
-    if data.training or not data.regions:
-        raise ValueError("data: expected a split loaded with training=False and regions=True.")
-    if len(data.class_names) != model.num_classes or data.multi_label != model.multi_label:
-        raise ValueError(
-            f"data: {len(data.class_names)} classes, {_several(data.multi_label)}; the model has {model.num_classes}, "
-            f"{_several(model.multi_label)}."
-        )
+    _refuse_mismatch(model, data)
     of = of or explained_by_default(model.num_classes, model.multi_label)
     parts: list[dict[str, np.ndarray]] = []
     explanations: list[tuple[Explanation, Explanation]] = []
@@ -180,6 +170,21 @@ def evaluate(
         contrast,
         of,
     )
+
+
+def _refuse_mismatch(model: Any, data: Any) -> None:
+    """Raises an error for a model or data that cannot be evaluated, or not together."""
+    if not isinstance(model, SharpenFocus):
+        raise TypeError(f"model: expected a SharpenFocus, got {type(model).__name__}. Wrap it: SharpenFocus(model).")
+    if not isinstance(data, Data):
+        raise TypeError(f"data: expected sfocus_tf.data.load(..., regions=True), got {type(data).__name__}.")
+    if data.training or not data.regions:
+        raise ValueError("data: expected a split loaded with training=False and regions=True.")
+    if len(data.class_names) != model.num_classes or data.multi_label != model.multi_label:
+        raise ValueError(
+            f"data: {len(data.class_names)} classes, {_several(data.multi_label)}; the model has {model.num_classes}, "
+            f"{_several(model.multi_label)}."
+        )
 
 
 def countable(batch: dict[str, np.ndarray]) -> np.ndarray:

@@ -86,18 +86,22 @@ def collect(
         "seconds": seconds,
         "objective": config.objective_used,
         "layers": {"inner": model.inner_layer, "last": model.last_layer},
-        "versions": {
-            "sfocus_tf": sfocus_tf.__version__,
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": _versions(),
         "machine": {
             "processor": _processor(),
             "devices": [d.device_type for d in tf.config.list_physical_devices()],
             "replicas": model.distribute_strategy.num_replicas_in_sync,
         },
         "config": config.given,
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "sfocus_tf": sfocus_tf.__version__,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "python": platform.python_version(),
     }
 
 
