@@ -6,7 +6,7 @@ import keras
 import pytest
 
 import sfocus_tf as sf
-from sfocus_tf.model import LOGGED
+from sfocus_tf.training_step import LOGGED
 from tests.conftest import LABELS, compiled, crossentropy, random_images, tiny_classifier
 
 IMAGES = random_images(6)
