@@ -107,7 +107,7 @@ def test_a_workdir_needs_no_flags(tmp_path, capsys, monkeypatch):
     assert measured["images"] == 6 and measured["classes"] == of_scores["classes"]
     assert (measured["of"], of_scores["of"]) == ("relative", "score")
     assert measured["summary"] != of_scores["summary"]
-    with pytest.raises(SystemExit, match="MODEL='.*' has several runs. Expected one of them: .*run"):
+    with pytest.raises(SystemExit, match="MODEL='.*' is a folder of runs. Expected one of them: .*run"):
         main(["evaluate", str(tmp_path)])
     for _ in range(2):  # its own figures are no images to explain
         main(["explain", str(workdir), ".", "--rival=left", "--batch_size=5"])
