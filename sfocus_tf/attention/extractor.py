@@ -12,7 +12,6 @@ from sfocus_tf.attention import cam as cams
 from sfocus_tf.attention import channel_gradients, derivatives, moments
 from sfocus_tf.attention.cam import Attention
 from sfocus_tf.attention.classes import Classes
-from sfocus_tf.attention.resizing import spatial_size
 from sfocus_tf.classifier import graph
 from sfocus_tf.classifier.token_grids import Grid
 from sfocus_tf.errors import unknown
@@ -217,8 +216,8 @@ class AttentionExtractor:
             )
         if readers:
             total = tf.add_n([channel_gradients.summed(layer, features, slope) for layer, slope in at_ends])
-            height, width = spatial_size(features)
-            alpha = total / tf.cast(height * width, total.dtype)
+            # Not by a constant, for which TensorFlow would multiply by its rounded reciprocal.
+            alpha = total / tf.cast(tf.reduce_prod(tf.shape(features)[1:3]), total.dtype)
             attended = cams.weighted(features, alpha if self.second_order else tf.stop_gradient(alpha))
         else:
             ((_, slope),) = at_ends
