@@ -10,6 +10,12 @@ from sfocus_tf import saved_models
 from sfocus_tf.data import cub
 from sfocus_tf.data.source import Part
 
+# Tested at another size than trained, so that the network takes images of every size.
+RECIPE = (
+    "--dataset=folder:photos", "--method=cross_entropy", "--config.image_size=192", "--config.test_image_size=240",
+    "--config.min_crop_area=0.3", "--batch_size=16", "--epochs=20", "--config.validation_fraction=0",
+    "--config.attention_images_every=0", "--deterministic",
+)  # fmt: skip
 SIZES = (192, 208, 224, 240, 272, 288, 336)  # of one look at the whole image
 BASES = (192, 240)  # of the first look and its second
 THRESHOLDS = (0.2, 0.3, 0.45)

@@ -42,11 +42,6 @@ _PARALLEL = flags.DEFINE_integer("parallel", 2, "Number of single-threaded runs 
 _SUMMARY = flags.DEFINE_bool("summary", False, "Only summarise the stored runs.")
 _ONE = flags.DEFINE_list("one", None, "Fold and seed to run in this process; internal.")
 FOLDS = 10
-RECIPE = (
-    "--dataset=folder:photos", "--method=cross_entropy", "--config.image_size=192", "--config.test_image_size=192",
-    "--config.min_crop_area=0.3", "--batch_size=16", "--epochs=20", "--config.validation_fraction=0",
-    "--config.attention_images_every=0", "--deterministic",
-)  # fmt: skip
 
 
 def folds(labels):
@@ -73,7 +68,7 @@ def run(fold, seed):
             link.parent.mkdir(parents=True, exist_ok=True)
             link.unlink(missing_ok=True)
             link.symlink_to(image.path.resolve())
-    command = (sys.executable, str(_ROOT / "train.py"), *RECIPE, f"--seed={seed}")
+    command = (sys.executable, str(_ROOT / "train.py"), *looks.RECIPE, f"--seed={seed}")
     command += (f"--data_dir={workdir / 'images'}", f"--workdir={workdir / 'run'}")
     subprocess.run(command, check=True, cwd=_ROOT, stdout=subprocess.DEVNULL)
     chosen = np.flatnonzero(np.isin(of_fold, list(held_out)))

@@ -14,6 +14,7 @@ import sfocus_tf as sf
 from benchmarks import choices, effects, experiments, looks, multiplications, stored_runs, table
 from sfocus_tf import backbones
 from sfocus_tf.training import resolve
+from sfocus_tf.training.command import parsed
 from tests import archives
 from tests.command_line import sfocus, train
 from tests.conftest import ROOT, tiny_classifier
@@ -308,3 +309,8 @@ def test_second_looks_are_chosen_on_other_folds(tmp_path):
     mean, low, high = row["relative-last-target"]["equal"]
     assert mean == pytest.approx(wrong) and 0 < low < mean < high
     assert "| relative-last-target | 100.0 | +25.00 (" in choices.markdown(summary)
+
+
+def test_the_network_of_the_second_look_takes_images_of_every_size():
+    config, _ = parsed(["train.py", *looks.RECIPE])
+    assert config.test_image_size not in (None, config.image_size)
