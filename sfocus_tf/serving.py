@@ -35,6 +35,7 @@ from sfocus_tf.attention import (
     resize_map,
     spatial_size,
 )
+from sfocus_tf.errors import check_count
 
 # Above the resolution of common cameras; a few kilobytes of PNG can unpack to gigabytes.
 MOST_PIXELS = 50_000_000
@@ -89,6 +90,8 @@ class ServedModel(ExplainingModel):
         if len(size) != 2 or None in size:
             why = ", as this classifier takes images of any size" if image_size is None else ""
             raise ValueError(f"image_size={image_size}: expected height and width{why}.")
+        for side in size:
+            check_count("image_size", side)
         if isinstance(class_names, str):
             raise TypeError(f"class_names={class_names!r}: expected a sequence of names, got a string.")
         names = range(self.num_classes) if class_names is None else class_names

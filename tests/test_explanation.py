@@ -51,6 +51,8 @@ def test_explain_takes_classes_and_checks_them():
             model.explain(images, labels=labels)
     with pytest.raises(ValueError, match="class_ids: expected class numbers from -1 to 2"):
         model.explain(images, class_ids=2**32 + 1)
+    several = sf.SharpenFocus(tiny_classifier(), multi_label=True)
+    assert several.explain(images, labels=np.eye(3)[[0, 1, 2, 0, 1]]).target.tolist() == [0, 1, 2, 0, 1]
     labelled = model.explain(images, labels=2)
     assert (labelled.target == 2).all() and (labelled.rival == model.explain(images, class_ids=2).rival).all()
 

@@ -316,6 +316,8 @@ def test_a_classifier_for_any_size_needs_one_for_encoded_images(tmp_path):
         ValueError, match="image_size=None: expected height and width, as this classifier takes images of any size"
     ):
         model.export(tmp_path / "1")
+    with pytest.raises(ValueError, match="image_size=0: expected a positive whole number"):
+        model.export(tmp_path / "1", image_size=0)
     model.export(tmp_path / "square", image_size=20)
     assert (tmp_path / "square" / "saved_model.pb").exists()
     model.export(tmp_path / "1", image_size=(20, 24))

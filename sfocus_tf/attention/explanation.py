@@ -225,15 +225,17 @@ class ExplainingModel(keras.Model):
     def _labels(self, labels: Any, images: int) -> np.ndarray:
         """Labels as in training, one for each image."""
         labels = np.asarray(labels)
+        if labels.ndim == 0:
+            labels = np.broadcast_to(labels, (images,))
         if labels.dtype != bool and not np.issubdtype(labels.dtype, np.number):
             raise ValueError(f"labels: expected numbers, got {labels.dtype}.")
         if not np.isfinite(labels).all():
             raise ValueError("labels: expected finite numbers, got NaN or infinity.")
-        numbers = not self.multi_label and labels.size == (labels.shape or (1,))[0]
-        wrong = labels[(labels < 0) | (labels >= self.num_classes)] if numbers else labels[:0]
-        if wrong.size:
-            raise ValueError(f"labels: expected class numbers from 0 to {self.num_classes - 1}, got {wrong.flat[0]}.")
-        return np.broadcast_to(labels, (images,)) if labels.ndim == 0 else labels
+        if not self.multi_label and labels.size == len(labels):  # class numbers, not rows
+            wrong = labels[(labels < 0) | (labels >= self.num_classes)]
+            if wrong.size:
+                raise ValueError(f"labels: expected class numbers from 0 to {self.num_classes - 1}, got {wrong[0]}.")
+        return labels
 
 
 class Traced:

@@ -186,9 +186,10 @@ def _option_for_scores(metric: Any) -> str | None:
             return None
     if _takes_probabilities(metric):
         return "from_logits=True"
-    if isinstance(metric, keras.metrics.BinaryAccuracy) or metric is keras.metrics.binary_accuracy:
-        probable = metric is keras.metrics.binary_accuracy or metric.get_config()["threshold"] == 0.5
-        return "threshold=0.0" if probable else None
+    if metric is keras.metrics.binary_accuracy:
+        return "threshold=0.0"
+    if isinstance(metric, keras.metrics.BinaryAccuracy):
+        return "threshold=0.0" if metric.threshold == 0.5 else None
     if isinstance(metric, (keras.metrics.Precision, keras.metrics.Recall)):
         return "thresholds=0.0" if list(metric.thresholds) == [0.5] and metric.top_k is None else None
     return None

@@ -118,7 +118,7 @@ class TokenGrids:
         """The user's grid; warns if changes in the image appear on another one."""
         height, width = self._grid or (0, 0)
         skip = output.shape[1] - height * width
-        if min(height, width) < 1 or not 0 <= skip <= _EXTRA_TOKENS:
+        if not 0 <= skip <= _EXTRA_TOKENS:
             raise ValueError(
                 f"grid={self._grid}: expected rows and columns of the {output.shape[1]} tokens of layer {path!r}, of "
                 f"which at most {_EXTRA_TOKENS} may lie outside the grid, as a class token does."
