@@ -27,7 +27,7 @@ SHARED = pathlib.Path(os.environ.get("SFOCUS_TEST_IMAGES", ROOT.parent / "shared
 SLOW = {
     "archives", "backbones", "benchmarks", "both", "browser", "commands", "compile", "data", "devices", "evaluate",
     "explanation", "files", "image_formats", "image_sizes", "keras_hub", "layers", "model", "random_networks", "readme",
-    "report", "schedule", "serving", "training", "vision_transformers", "ways_to_train",
+    "report", "schedule", "serving", "settings", "training", "vision_transformers", "ways_to_train",
 }  # fmt: skip
 
 tf.config.threading.set_inter_op_parallelism_threads(2)
